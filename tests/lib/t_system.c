@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
+/* Process status, the mirror's counters and delays, time, child processes. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "t.h"
+
+#define MIRROR_DEBUGFS	"/sys/kernel/debug/mm_mirror"
+
+bool t_read_file(const char *path, char *buf, size_t len)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t n, done = 0;
+
+	if (fd < 0)
+		return false;
+	while ((n = read(fd, buf + done, len - 1 - done)) > 0)
+		done += n;
+	buf[done] = '\0';
+	close(fd);
+	return n == 0 || done == (ssize_t)len - 1;
+}
+
+long t_read_long(const char *path)
+{
+	char buf[64];
+
+	return t_read_file(path, buf, sizeof(buf)) ? atol(buf) : -1;
+}
+
+bool t_write_file(const char *path, const char *text)
+{
+	int fd = open(path, O_WRONLY | O_CLOEXEC);
+	ssize_t n;
+
+	if (fd < 0)
+		return false;
+	n = write(fd, text, strlen(text));
+	close(fd);
+	return n == (ssize_t)strlen(text);
+}
+
+/* The number after "name" at the start of a line, or -1. */
+static long line_value(const char *text, const char *name)
+{
+	size_t len = strlen(name);
+	const char *line;
+
+	for (line = text; line; line = strchr(line, '\n')) {
+		if (*line == '\n')
+			line++;
+		if (!strncmp(line, name, len) && strchr(": \t", line[len]))
+			return atol(line + len + 1);
+	}
+	return -1;
+}
+
+long t_status_kb(const char *field)
+{
+	char text[8192];
+
+	if (!t_read_file("/proc/self/status", text, sizeof(text)))
+		t_die("cannot read /proc/self/status");
+	return line_value(text, field);
+}
+
+/* A counter of the mirror, or -1 where there is none. */
+long t_stat(const char *name)
+{
+	char text[8192];
+
+	if (!t_read_file(MIRROR_DEBUGFS "/stats", text, sizeof(text)))
+		return -1;
+	return line_value(text, name);
+}
+
+bool t_stat_wait_zero(const char *name, int ms)
+{
+	u64 end = t_now_ms() + ms;
+
+	while (t_stat(name)) {
+		if (t_now_ms() > end) {
+			t_diag("%s is still %ld", name, t_stat(name));
+			return false;
+		}
+		t_sleep_ms(20);
+	}
+	return true;
+}
+
+bool t_delay_set(const char *point, unsigned long usecs)
+{
+	char path[128], text[32];
+
+	snprintf(path, sizeof(path), MIRROR_DEBUGFS "/delay/%s", point);
+	snprintf(text, sizeof(text), "%lu\n", usecs);
+	return t_write_file(path, text);
+}
+
+bool t_delay_available(void)
+{
+	return !access(MIRROR_DEBUGFS "/delay", F_OK);
+}
+
+u64 t_now_ms(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ts.tv_sec * 1000ULL + ts.tv_nsec / 1000000;
+}
+
+void t_sleep_ms(unsigned int ms)
+{
+	usleep(ms * 1000);
+}
+
+/* A helper process that does not outlive the case. */
+pid_t t_fork(void)
+{
+	pid_t pid = fork();
+
+	if (pid < 0)
+		t_die("fork: %s", strerror(errno));
+	if (!pid)
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+	return pid;
+}
+
+bool t_wait_exit(pid_t pid, int ms, int *status)
+{
+	u64 end = t_now_ms() + ms;
+	pid_t got;
+
+	while ((got = waitpid(pid, status, WNOHANG)) == 0) {
+		if (t_now_ms() > end)
+			return false;
+		usleep(500);
+	}
+	return got == pid;
+}
