@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: GPL-2.0
+#
+# Everything goes through here; 'make help' lists it. The work is done by the
+# scripts in ci/ and tests/, each of which can be run by itself.
+
+KVER ?= $(shell ci/kver)
+VARIANTS := plain debug
+CFLAGS ?= -O2 -g
+USERLAND := build/userspace
+
+TESTS := $(patsubst %.c,$(USERLAND)/%,$(wildcard tests/verbs/*.c))
+TESTLIB := $(patsubst %.c,$(USERLAND)/%.o,$(wildcard tests/lib/*.c))
+ALL_CFLAGS := -std=gnu11 -Wall -Wextra -Wno-unused-parameter -MMD -MP \
+	-Itests/lib -Iinclude/uapi $(CFLAGS)
+
+export KVER
+
+all: modules userspace
+
+# Debian packages that are missing; fast when there are none.
+deps:
+	@ci/deps
+
+modules: $(VARIANTS:%=modules-%)
+
+modules-%: deps
+	@ci/modules $(KVER) $*
+
+userspace: deps
+	@$(MAKE) --no-print-directory $(TESTS)
+
+$(USERLAND)/%.o: %.c
+	@mkdir -p $(@D)
+	@printf '  %-8s%s\n' CC $<
+	@$(CC) $(ALL_CFLAGS) -c -o $@ $<
+
+$(TESTS): %: %.o $(TESTLIB)
+	@$(CC) $(CFLAGS) -o $@ $^ -libverbs -lpthread
+
+.SECONDARY:
+-include $(TESTLIB:.o=.d) $(TESTS:=.d)
+
+# Every test; ends with "N passed, N failed, N skipped".
+check: all
+	@tests/check
+
+check-pyverbs: all
+	@tests/check pyverbs
+
+check-mutants: all
+	@tests/check-mutants $(MUTANTS)
+
+lint: deps
+	@tests/check lint
+
+series-check: deps
+	@ci/series-check
+
+demo: all
+	@ci/demo
+
+# An interactive root shell in a guest with everything loaded.
+vm: all
+	@tests/vm/run --tty $(VM)
+
+clean:
+	rm -rf build
+
+help:
+	@echo 'make                build the modules and the tests for $(KVER)'
+	@echo 'make demo           the main job: pinned and on-demand side by side'
+	@echo 'make check          every test; TESTS="lint verbs" for some of tests/t'
+	@echo 'make check-mutants  take out each protection, its tests must notice'
+	@echo 'make check-pyverbs  the tests of rdma-core itself'
+	@echo 'make lint           checkpatch, sparse, shellcheck'
+	@echo 'make series-check   the series against every linux-source-6.12 of apt'
+	@echo 'make vm             a shell in a guest; VM="--mem 4096" for options'
+	@echo 'make deps           install the Debian packages that are missing'
+	@echo 'make clean          remove build/; the cache stays (~/.cache/unpin)'
+	@echo 'KVER=6.12.N+deb12-amd64 before any of them chooses the kernel.'
+
+.PHONY: all deps modules userspace check check-pyverbs check-mutants lint \
+	series-check demo vm clean help
