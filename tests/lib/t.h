@@ -20,6 +20,7 @@
 typedef uint8_t u8;
 typedef uint32_t u32;
 typedef uint64_t u64;
+typedef int64_t s64;
 
 #define T_ARRAY_SIZE(a)	(sizeof(a) / sizeof((a)[0]))
 #define T_PAGE		4096UL
@@ -131,6 +132,10 @@ int t_uffd_open(void);
 void t_uffd_watch(int uffd, void *p, size_t len);
 bool t_uffd_wait(int uffd, int ms, u64 *address);
 void t_uffd_serve(int uffd, u64 address, const void *page);
+
+/* ---- a filesystem on a disk: t_disk.c ---- */
+
+int t_disk_file(size_t len);
 
 /* ---- verbs: t_verbs.c ---- */
 
