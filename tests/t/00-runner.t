@@ -1,0 +1,47 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0
+#
+# The runner itself: a program that hangs, skips, says too little or too much, a
+# splat, a panic, a reboot and a silent guest are each reported as what they are,
+# and what comes after a lost guest still runs (tests/runner).
+
+set -u
+cd "$(dirname -- "$0")/../.." || exit
+tmp=$(mktemp -d)
+trap 'rm -rf "$tmp"' EXIT
+trap 'exit 130' INT TERM HUP
+n=0
+
+check()
+{
+	n=$((n + 1))
+	what=$1
+	shift
+	if "$@" >"$tmp/out" 2>&1; then
+		echo "ok $n - $what"
+	else
+		echo "not ok $n - $what"
+		sed 's/^/# /' "$tmp/out"
+	fi
+}
+
+echo 1..5
+UNPIN_PLAN=tests/runner/plan UNPIN_SKIPS=tests/runner/skips UNPIN_GRACE=5 \
+	tests/group sham >"$tmp/tap" 2>"$tmp/err"
+status=$?
+grep -v '^#' "$tmp/tap" | sed 's/\[ *[0-9.]*\] //' >"$tmp/got"
+check "tests/group reports every kind of misbehaviour" \
+	diff -u tests/runner/expected "$tmp/got"
+check "tests/group exits with 1 if anything failed" test $status = 1
+
+tests/tally "$tmp/tap" >"$tmp/tally"
+check "the tally counts them" \
+	grep -qx '22 passed, 14 failed, 1 skipped' "$tmp/tally"
+sed '$d' "$tmp/tap" >"$tmp/short"
+tests/tally "$tmp/short" >"$tmp/tally"
+check "a case that was planned and never came counts as failed" \
+	grep -qx '21 passed, 15 failed, 1 skipped' "$tmp/tally"
+
+tests/vm/run --stock --mem 512 --timeout 60 -- sh -c 'exit 7' >"$tmp/err" 2>&1
+status=$?
+check "tests/vm/run hands on the status of the command" test $status = 7
