@@ -1,0 +1,765 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Faults: what a device needs and has no translation for is made present by a
+ * worker of this module, never by the client's.
+ *
+ * A fault holds a handle of the mirror and a reference on mm_users.  It may take
+ * for ever: its page may have to come from a userfaultfd handler, a FUSE daemon or
+ * a server that is gone.  So nobody waits for it.  The client is told by a callback
+ * and leaves by mm_mirror_fault_detach() or _put(), which wait for nothing: after
+ * them the callback has run or never will.  A detached fault that sleeps in a userfaultfd is woken,
+ * again and again until it has noticed; one that sleeps for a disk or a server ends
+ * when that does.
+ *
+ * The path for each piece of a leaf, fault_attempt(): look at the CPU's page table
+ * through HMM without faulting; for what is missing call handle_mm_fault(), which
+ * drops mmap_lock before it waits; look again; install, if meanwhile nothing was
+ * invalidated.  Losing that race is bounded: a page that keeps losing is granted
+ * (grant.c).
+ */
+
+#include <linux/hmm.h>
+#include <linux/memcontrol.h>
+#include <linux/mm.h>
+#include <linux/module.h>
+#include <linux/overflow.h>
+#include <linux/sched/mm.h>
+#include <linux/slab.h>
+#include <linux/timer.h>
+#include <linux/userfaultfd_k.h>
+
+#include "internal.h"
+
+/* Faults of one process that run at a time; others of it wait for their turn. */
+#define FAULTS_PER_MIRROR	16
+
+/* Bytes beyond the needed ones that one fault looks after, in all its ranges. */
+#define FAULT_AHEAD_MAX		PMD_SIZE
+
+/* Races that a piece may lose before its pages are granted. */
+#define FAULT_LOSSES		8
+
+/* Page faults that a piece may take before the same: each should be progress. */
+#define FAULT_ROUNDS		64
+
+/* Page faults that may drop mmap_lock for one page before one must not. */
+#define FAULT_WAITS		4
+
+/* How long to leave the allocator alone when it had nothing for us. */
+#define FAULT_OOM_DELAY_MS	20
+
+static struct workqueue_struct *fault_wq;
+
+/**
+ * struct mm_mirror_fault - see mm_mirror_fault()
+ * @mirror: a handle
+ * @mm: a reference on mm_users
+ * @refs: one of the client, one of the worker
+ * @lock: protects @status, @detached, @task; the callback runs under it
+ * @status: -EINPROGRESS until done
+ * @detached: the client is gone
+ * @task: the worker, while it may sleep in handle_mm_fault()
+ * @kick: wakes @task until it has seen @detached
+ * @done: the client's callback
+ * @data: and its argument
+ * @work: on fault_wq
+ * @queued: on mirror->fault_queue
+ * @grants: pages granted; the client's once the fault is done
+ * @grant: grant at the first loss: the client keeps losing what was installed
+ * @write: the access will write
+ * @pfns: what HMM saw, LEAF_PAGES words
+ * @nr: of @ranges
+ * @ranges: what is wanted
+ */
+struct mm_mirror_fault {
+	struct mm_mirror	*mirror;
+	struct mm_struct	*mm;
+	refcount_t		refs;
+	spinlock_t		lock;
+	int			status;
+	bool			detached;
+	struct task_struct	*task;
+	struct timer_list	kick;
+	mm_mirror_done_fn	done;
+	void			*data;
+	struct work_struct	work;
+	struct list_head	queued;
+	struct list_head	grants;
+	bool			grant;
+	bool			write;
+	unsigned long		*pfns;
+	unsigned int		nr;
+	struct mm_mirror_range	ranges[] __counted_by(nr);
+};
+
+struct list_head *fault_grants(struct mm_mirror_fault *fault)
+{
+	return &fault->grants;
+}
+
+static bool fault_is_dead(struct mm_mirror_fault *fault)
+{
+	return READ_ONCE(fault->detached);
+}
+
+static void fault_put(struct mm_mirror_fault *fault)
+{
+	if (!refcount_dec_and_test(&fault->refs))
+		return;
+	grant_release_all(&fault->grants);
+	mm_mirror_put(fault->mirror);
+	kfree(fault);
+}
+
+/* ---- one page fault ---- */
+
+/* Returns false if nobody wants the page any more. */
+static bool fault_may_sleep_begin(struct mm_mirror_fault *fault)
+{
+	bool dead;
+
+	spin_lock_irq(&fault->lock);
+	dead = fault->detached;
+	if (!dead)
+		fault->task = current;
+	spin_unlock_irq(&fault->lock);
+	return !dead;
+}
+
+static void fault_may_sleep_end(struct mm_mirror_fault *fault)
+{
+	spin_lock_irq(&fault->lock);
+	fault->task = NULL;
+	spin_unlock_irq(&fault->lock);
+}
+
+/*
+ * The wake-up can come before the worker sleeps, and is lost then.  Hence again,
+ * until the worker says that it is out.
+ */
+static void fault_kick(struct timer_list *timer)
+{
+	struct mm_mirror_fault *fault = from_timer(fault, timer, kick);
+	unsigned long flags;
+
+	spin_lock_irqsave(&fault->lock, flags);
+	if (fault->task) {
+		wake_up_process(fault->task);
+		mod_timer(&fault->kick, jiffies + 1);
+	}
+	spin_unlock_irqrestore(&fault->lock, flags);
+}
+
+/*
+ * -ENOLINK: mmap_lock was dropped, look again.  0: it is still held and the page
+ * was faulted.  Other errors: it is still held.
+ */
+static int fault_result(vm_fault_t ret)
+{
+	if (ret & (VM_FAULT_RETRY | VM_FAULT_COMPLETED))
+		return -ENOLINK;
+	if (ret & VM_FAULT_OOM)
+		return -ENOMEM;
+	if (ret & VM_FAULT_ERROR)
+		return -EFAULT;
+	return 0;
+}
+
+/*
+ * A page that somebody waits for: may sleep for as long as it takes, without
+ * mmap_lock but for a page that has got away repeatedly (@tried).
+ */
+static int fault_needed_page(struct mm_mirror_fault *fault,
+			     struct vm_area_struct *vma, unsigned long addr,
+			     bool tried)
+{
+	unsigned int flags = FAULT_FLAG_ALLOW_RETRY | FAULT_FLAG_KILLABLE |
+			     FAULT_FLAG_INTERRUPTIBLE | FAULT_FLAG_REMOTE |
+			     (fault->write ? FAULT_FLAG_WRITE : 0) |
+			     (tried ? FAULT_FLAG_TRIED : 0);
+	vm_fault_t ret;
+
+	if (!fault_may_sleep_begin(fault))
+		return -ECANCELED;
+	ret = handle_mm_fault(vma, addr, flags, NULL);
+	fault_may_sleep_end(fault);
+	return fault_result(ret);
+}
+
+/* A page that may be wanted next: whatever takes no waiting. */
+static int fault_ahead_page(struct mm_mirror_fault *fault,
+			    struct vm_area_struct *vma, unsigned long addr)
+{
+	unsigned int flags = FAULT_FLAG_ALLOW_RETRY | FAULT_FLAG_RETRY_NOWAIT |
+			     FAULT_FLAG_REMOTE |
+			     (fault->write ? FAULT_FLAG_WRITE : 0);
+
+	if (userfaultfd_armed(vma))
+		return -EFAULT;
+	return fault_result(handle_mm_fault(vma, addr, flags, NULL)) ? -EFAULT : 0;
+}
+
+/* ---- one attempt at a piece of one leaf ---- */
+
+/**
+ * struct piece - what one attempt works on
+ * @start: first address, page-aligned
+ * @end: end of what is wanted; clamped to the leaf, and by the attempt to a VMA
+ * @need: the client cannot go on without it
+ * @rounds: looks that found something missing and faulted it
+ * @waits: page faults that dropped mmap_lock
+ */
+struct piece {
+	unsigned long	start;
+	unsigned long	end;
+	bool		need;
+	unsigned int	rounds;
+	unsigned int	waits;
+};
+
+static bool pfn_suffices(unsigned long hmm_pfn, bool write)
+{
+	unsigned long want = HMM_PFN_VALID | (write ? HMM_PFN_WRITE : 0);
+
+	return (hmm_pfn & (want | HMM_PFN_ERROR)) == want;
+}
+
+/* The mapping at piece->start, with the piece clamped to it. Under mmap_lock. */
+static struct vm_area_struct *piece_vma(struct mm_mirror_fault *fault,
+					struct piece *piece)
+{
+	struct vm_area_struct *vma = find_vma(fault->mm, piece->start);
+
+	if (!vma || vma->vm_start > piece->start ||
+	    vma_check(vma, fault->write))
+		return NULL;
+	piece->end = min(piece->end, vma->vm_end);
+	return vma;
+}
+
+static int piece_snapshot(struct mm_mirror_fault *fault,
+			  struct mm_mirror_leaf *leaf, unsigned long seq,
+			  const struct piece *piece)
+{
+	struct hmm_range range = {
+		.notifier = &leaf->notifier,
+		.notifier_seq = seq,
+		.start = piece->start,
+		.end = piece->end,
+		.hmm_pfns = fault->pfns,
+	};
+	int err = hmm_range_fault(&range);
+
+	return err == -EBUSY ? -EAGAIN : err;
+}
+
+/*
+ * Fault what the snapshot has not.  Returns 0 if nothing was missing, -ENOLINK if
+ * mmap_lock was dropped, -ESTALE if something was faulted, or an error. Pages ahead
+ * that could not be had end the piece before them.
+ */
+static int piece_fault_missing(struct mm_mirror_fault *fault,
+			       struct vm_area_struct *vma, struct piece *piece)
+{
+	unsigned long addr = piece->start;
+	bool faulted = false;
+	unsigned int i;
+	int err;
+
+	for (i = 0; addr < piece->end; addr += PAGE_SIZE, i++) {
+		if (pfn_suffices(fault->pfns[i], fault->write))
+			continue;
+		if (piece->need)
+			err = fault_needed_page(fault, vma, addr,
+						piece->waits >= FAULT_WAITS);
+		else
+			err = fault_ahead_page(fault, vma, addr);
+		if (err && !piece->need) {
+			piece->end = addr;
+			break;
+		}
+		if (err)
+			return err;
+		faulted = true;
+		cond_resched();
+	}
+	return faulted ? -ESTALE : 0;
+}
+
+/* Under mmap_lock, which is dropped here. */
+static int piece_look(struct mm_mirror_fault *fault, struct mm_mirror_leaf *leaf,
+		      unsigned long seq, struct piece *piece)
+{
+	struct vm_area_struct *vma = piece_vma(fault, piece);
+	int err = -EFAULT;
+
+	if (vma)
+		err = piece_snapshot(fault, leaf, seq, piece);
+	if (!err)
+		err = piece_fault_missing(fault, vma, piece);
+	if (err != -ENOLINK)
+		mmap_read_unlock(fault->mm);
+	if (!err && piece->start == piece->end)
+		err = -EFAULT;
+	return err;
+}
+
+/*
+ * Returns 0 with [start, end) of the piece installed; -ESTALE or -ENOLINK if pages
+ * came and the look has to be repeated; -EAGAIN if an invalidation won; or an error.
+ */
+static int fault_attempt(struct mm_mirror_fault *fault,
+			 struct mm_mirror_leaf *leaf, struct piece *piece)
+{
+	unsigned long seq = mmu_interval_read_begin(&leaf->notifier);
+	int err;
+
+	mmap_read_lock(fault->mm);
+	err = piece_look(fault, leaf, seq, piece);
+	if (err)
+		return err;
+	mirror_delay(DELAY_FAULT_TO_INSTALL);
+	return leaf_install(leaf, seq, fault->pfns, piece->start,
+			    (piece->end - piece->start) >> PAGE_SHIFT);
+}
+
+/* ---- a piece: the project's one retry loop ---- */
+
+static int piece_grant(struct mm_mirror_fault *fault, const struct piece *piece)
+{
+	if (!piece->need)
+		return -EFAULT;
+	return grant_pages(fault->mirror, &fault->grants, piece->start,
+			   piece->end, fault->write);
+}
+
+/*
+ * Memory pressure is not an access error: the owner is reclaimed or OOM-killed, or
+ * memory comes back.
+ */
+static void fault_wait_for_memory(void)
+{
+	schedule_timeout_uninterruptible(msecs_to_jiffies(FAULT_OOM_DELAY_MS));
+}
+
+static int piece_install(struct mm_mirror_fault *fault,
+			 struct mm_mirror_leaf *leaf, struct piece *piece)
+{
+	unsigned int losses = fault->grant ? FAULT_LOSSES : 0;
+	unsigned long end = piece->end;
+	int err;
+
+	while (!fault_is_dead(fault)) {
+		piece->end = end;
+		err = fault_attempt(fault, leaf, piece);
+		switch (err) {
+		case -ENOLINK:	/* may have waited: as often as it takes */
+			piece->waits++;
+			cond_resched();
+			break;
+		case -ESTALE:
+			piece->rounds++;
+			break;
+		case -EAGAIN:
+			stat_add(STAT_FAULT_RETRIES, 1);
+			losses++;
+			break;
+		case -ENOMEM:
+			if (!piece->need)
+				return err;
+			fault_wait_for_memory();
+			break;
+		default:
+			if (err || !fault->grant)
+				return err;
+		}
+		if (losses < FAULT_LOSSES && piece->rounds < FAULT_ROUNDS)
+			continue;
+		err = piece_grant(fault, piece);
+		if (err != -EAGAIN)
+			return err;
+	}
+	return -ECANCELED;
+}
+
+/* Is there a mapping that a device may use?  Before anything is allocated for it. */
+static int piece_check(struct mm_mirror_fault *fault, struct piece *piece)
+{
+	int err;
+
+	mmap_read_lock(fault->mm);
+	err = piece_vma(fault, piece) ? 0 : -EFAULT;
+	mmap_read_unlock(fault->mm);
+	return err;
+}
+
+static int fault_piece(struct mm_mirror_fault *fault, struct piece *piece)
+{
+	struct mm_mirror_leaf *leaf;
+	int err;
+
+	err = piece_check(fault, piece);
+	if (err)
+		return err;
+	leaf = leaf_get(fault->mirror, piece->start);
+	if (IS_ERR(leaf))
+		return PTR_ERR(leaf);
+	err = piece_install(fault, leaf, piece);
+	if (!err)
+		stat_add(STAT_FAULT_PAGES,
+			 (piece->end - piece->start) >> PAGE_SHIFT);
+	leaf_put(leaf);
+	return err;
+}
+
+/* @start and @end are page-aligned. */
+static int fault_pages(struct mm_mirror_fault *fault, unsigned long start,
+		       unsigned long end, bool need)
+{
+	struct piece piece = { .start = start, .need = need };
+	int err;
+
+	while (piece.start < end) {
+		piece.end = min(end, (piece.start | ~PMD_MASK) + 1);
+		piece.rounds = 0;
+		piece.waits = 0;
+		err = fault_piece(fault, &piece);
+		if (err == -ENOMEM && need && !fault_is_dead(fault)) {
+			fault_wait_for_memory();
+			continue;
+		}
+		if (err)
+			return err;
+		piece.start = piece.end;
+	}
+	return 0;
+}
+
+/* ---- a fault ---- */
+
+static int fault_needs(struct mm_mirror_fault *fault)
+{
+	unsigned int i;
+	int err;
+
+	for (i = 0; i < fault->nr; i++) {
+		const struct mm_mirror_range *range = &fault->ranges[i];
+
+		if (!range->need)
+			continue;
+		err = fault_pages(fault, range->start & PAGE_MASK,
+				  PAGE_ALIGN(range->start + range->need), true);
+		if (err)
+			return err;
+	}
+	return 0;
+}
+
+static void fault_ahead(struct mm_mirror_fault *fault)
+{
+	unsigned long left = FAULT_AHEAD_MAX;
+	unsigned int i;
+
+	for (i = 0; i < fault->nr && left; i++) {
+		const struct mm_mirror_range *range = &fault->ranges[i];
+		unsigned long start = range->need ?
+			PAGE_ALIGN(range->start + range->need) :
+			range->start & PAGE_MASK;
+		unsigned long end = PAGE_ALIGN(range->start + range->length);
+
+		if (start >= end)
+			continue;
+		end = min(end, start + left);
+		left -= end - start;
+		/* best effort: what fails here will be needed, or not, later */
+		fault_pages(fault, start, end, false);
+	}
+}
+
+/*
+ * Under fault->lock, so that mm_mirror_fault_put() has the callback behind it or
+ * for ever before it.
+ */
+static void fault_complete(struct mm_mirror_fault *fault, int status)
+{
+	if (status && status != -ECANCELED)
+		stat_add(STAT_FAULT_ERRORS, 1);
+	spin_lock_irq(&fault->lock);
+	/* pairs with the acquire in mm_mirror_fault_status() */
+	smp_store_release(&fault->status, status);
+	if (!fault->detached)
+		fault->done(fault, fault->data);
+	spin_unlock_irq(&fault->lock);
+}
+
+static int fault_run(struct mm_mirror_fault *fault)
+{
+	struct mem_cgroup *memcg = get_mem_cgroup_from_mm(fault->mm);
+	struct mem_cgroup *old = set_active_memcg(memcg);
+	int status = -ENOMEM;
+
+	/* our metadata is the owner's, like its page tables */
+	fault->pfns = (unsigned long *)__get_free_pages(GFP_KERNEL_ACCOUNT,
+				get_order(LEAF_PAGES * sizeof(*fault->pfns)));
+	if (fault->pfns) {
+		status = fault_needs(fault);
+		if (!status)
+			fault_ahead(fault);
+		free_pages((unsigned long)fault->pfns,
+			   get_order(LEAF_PAGES * sizeof(*fault->pfns)));
+	}
+	set_active_memcg(old);
+	mem_cgroup_put(memcg);
+	return status;
+}
+
+static void fault_start(struct mm_mirror_fault *fault)
+{
+	stat_add(STAT_FAULTS_RUNNING, 1);
+	queue_work(fault_wq, &fault->work);
+}
+
+/* Our turn is over: the next one of this process, if any. */
+static void fault_start_next(struct mm_mirror *mirror)
+{
+	struct mm_mirror_fault *next;
+
+	stat_add(STAT_FAULTS_RUNNING, -1);
+	spin_lock(&mirror->fault_lock);
+	next = list_first_entry_or_null(&mirror->fault_queue,
+					struct mm_mirror_fault, queued);
+	if (next)
+		list_del_init(&next->queued);
+	else
+		mirror->fault_running--;
+	spin_unlock(&mirror->fault_lock);
+	if (next)
+		fault_start(next);
+}
+
+static void fault_work(struct work_struct *work)
+{
+	struct mm_mirror_fault *fault = container_of(work, struct mm_mirror_fault,
+						     work);
+	int status = fault_is_dead(fault) ? -ECANCELED : fault_run(fault);
+
+	fault_start_next(fault->mirror);
+	fault_complete(fault, status);
+	timer_shutdown_sync(&fault->kick);
+	/* the last reference would tear the address space down here */
+	mmput_async(fault->mm);
+	fault_put(fault);
+}
+
+static void fault_queue(struct mm_mirror_fault *fault)
+{
+	struct mm_mirror *mirror = fault->mirror;
+	bool start;
+
+	stat_add(STAT_FAULTS, 1);
+	spin_lock(&mirror->fault_lock);
+	start = mirror->fault_running < FAULTS_PER_MIRROR;
+	if (start)
+		mirror->fault_running++;
+	else
+		list_add_tail(&fault->queued, &mirror->fault_queue);
+	spin_unlock(&mirror->fault_lock);
+	if (start)
+		fault_start(fault);
+}
+
+/* The one check of what may be a peer's numbers. */
+static int fault_check_ranges(const struct mm_struct *mm,
+			      const struct mm_mirror_range *ranges,
+			      unsigned int nr)
+{
+	unsigned long end;
+	unsigned int i;
+
+	if (!nr || nr > MM_MIRROR_FAULT_RANGES)
+		return -EINVAL;
+	for (i = 0; i < nr; i++)
+		if (ranges[i].need > ranges[i].length ||
+		    check_add_overflow(ranges[i].start, ranges[i].length, &end) ||
+		    end > mm->task_size)
+			return -EFAULT;
+	return 0;
+}
+
+static struct mm_mirror_fault *
+fault_alloc(struct mm_mirror *mirror, const struct mm_mirror_range *ranges,
+	    unsigned int nr)
+{
+	struct mm_mirror_fault *fault;
+
+	fault = kzalloc(struct_size(fault, ranges, nr), GFP_KERNEL);
+	if (!fault)
+		return NULL;
+	fault->mirror = mm_mirror_ref(mirror);
+	fault->mm = mirror_mm(mirror);
+	refcount_set(&fault->refs, 2);
+	spin_lock_init(&fault->lock);
+	fault->status = -EINPROGRESS;
+	timer_setup(&fault->kick, fault_kick, 0);
+	INIT_WORK(&fault->work, fault_work);
+	INIT_LIST_HEAD(&fault->queued);
+	INIT_LIST_HEAD(&fault->grants);
+	fault->nr = nr;
+	memcpy(fault->ranges, ranges, nr * sizeof(*ranges));
+	return fault;
+}
+
+static struct mm_mirror_fault *
+fault_submit(struct mm_mirror *mirror, const struct mm_mirror_range *ranges,
+	     unsigned int nr, bool write, bool grant, mm_mirror_done_fn done,
+	     void *data)
+{
+	struct mm_mirror_fault *fault;
+	int err;
+
+	err = fault_check_ranges(mirror_mm(mirror), ranges, nr);
+	if (err)
+		return ERR_PTR(err);
+	fault = fault_alloc(mirror, ranges, nr);
+	if (!fault)
+		return ERR_PTR(-ENOMEM);
+	fault->write = write;
+	fault->grant = grant;
+	fault->done = done;
+	fault->data = data;
+	if (READ_ONCE(mirror->released) || !mmget_not_zero(fault->mm))
+		goto err_free_fault;
+	fault_queue(fault);
+	return fault;
+
+err_free_fault:
+	mm_mirror_put(fault->mirror);
+	kfree(fault);
+	return ERR_PTR(-ESRCH);
+}
+
+/**
+ * mm_mirror_fault - get translations for memory that an access needs
+ * @mirror: the mirror
+ * @ranges: what is wanted; copied
+ * @nr: of @ranges, 1 to MM_MIRROR_FAULT_RANGES
+ * @write: the access will write
+ * @done: called once, when mm_mirror_fault_status() has an answer
+ * @data: passed to @done
+ *
+ * Asynchronous, and may take for ever.  That it succeeds means that every page
+ * needed had a translation; it may be gone again by the time of the access, which
+ * then fails, and the client faults again.  A client that keeps losing asks for
+ * mm_mirror_fault_granted().
+ *
+ * @done runs in a worker under a spinlock with interrupts off, possibly before this
+ * function returns: it must not sleep, nor call mm_mirror_fault_put().
+ *
+ * Context: process context; may sleep, for memory only.
+ *
+ * Return: a fault, for mm_mirror_fault_put(). ERR_PTR(-EFAULT) for addresses
+ * outside the address space, ERR_PTR(-EINVAL) for @nr, ERR_PTR(-ESRCH) if the
+ * process is gone, ERR_PTR(-ENOMEM).
+ */
+struct mm_mirror_fault *mm_mirror_fault(struct mm_mirror *mirror,
+					const struct mm_mirror_range *ranges,
+					unsigned int nr, bool write,
+					mm_mirror_done_fn done, void *data)
+{
+	return fault_submit(mirror, ranges, nr, write, false, done, data);
+}
+EXPORT_SYMBOL_GPL(mm_mirror_fault);
+
+/**
+ * mm_mirror_fault_granted - the same, for a client that keeps losing
+ * @mirror: see mm_mirror_fault()
+ * @ranges: see mm_mirror_fault()
+ * @nr: see mm_mirror_fault()
+ * @write: see mm_mirror_fault()
+ * @done: see mm_mirror_fault()
+ * @data: see mm_mirror_fault()
+ *
+ * The needed pages are also lent to the fault: give it to the access as its grant,
+ * and put it soon, since granted pages have a reference.  A grant ends when the
+ * address is unmapped, moved or protected; what only takes the page away, such as
+ * MADV_DONTNEED in a loop, counts as having come after the access.
+ *
+ * Context: see mm_mirror_fault().
+ *
+ * Return: see mm_mirror_fault().
+ */
+struct mm_mirror_fault *
+mm_mirror_fault_granted(struct mm_mirror *mirror,
+			const struct mm_mirror_range *ranges, unsigned int nr,
+			bool write, mm_mirror_done_fn done, void *data)
+{
+	return fault_submit(mirror, ranges, nr, write, true, done, data);
+}
+EXPORT_SYMBOL_GPL(mm_mirror_fault_granted);
+
+/**
+ * mm_mirror_fault_status - how a fault has gone so far
+ * @fault: the fault
+ *
+ * Context: any.
+ *
+ * Return: -EINPROGRESS; 0 if what was needed had translations; -EFAULT if some of
+ * it cannot be had by a device; -ESRCH, -ENOMEM.
+ */
+int mm_mirror_fault_status(struct mm_mirror_fault *fault)
+{
+	/* pairs with the release in fault_complete(): grants are there */
+	return smp_load_acquire(&fault->status);
+}
+EXPORT_SYMBOL_GPL(mm_mirror_fault_status);
+
+/**
+ * mm_mirror_fault_detach - stop wanting a fault
+ * @fault: the fault; still to be put
+ *
+ * Never waits for the fault, which ends soon, or when its disk or server answers.
+ * After it the callback has returned or will not run.
+ *
+ * Context: any; not from the callback.
+ */
+void mm_mirror_fault_detach(struct mm_mirror_fault *fault)
+{
+	unsigned long flags;
+
+	spin_lock_irqsave(&fault->lock, flags);
+	fault->detached = true;
+	if (fault->task)
+		mod_timer(&fault->kick, jiffies);
+	spin_unlock_irqrestore(&fault->lock, flags);
+}
+EXPORT_SYMBOL_GPL(mm_mirror_fault_detach);
+
+/**
+ * mm_mirror_fault_put - detach from a fault, whether it is done or not, and forget it
+ * @fault: the fault; not used by the caller after this
+ *
+ * Context: process context, no spinlock held: granted pages are given back. Never
+ * waits for the fault.
+ */
+void mm_mirror_fault_put(struct mm_mirror_fault *fault)
+{
+	mm_mirror_fault_detach(fault);
+	fault_put(fault);
+}
+EXPORT_SYMBOL_GPL(mm_mirror_fault_put);
+
+int __init fault_init(void)
+{
+	/*
+	 * Freezable: after a hibernation snapshot nothing may fault file pages.
+	 * Unbound: a fault sleeps more than it computes.
+	 */
+	fault_wq = alloc_workqueue("mm_mirror", WQ_UNBOUND | WQ_FREEZABLE,
+				   WQ_MAX_ACTIVE);
+	return fault_wq ? 0 : -ENOMEM;
+}
+
+void fault_exit(void)
+{
+	destroy_workqueue(fault_wq);
+}

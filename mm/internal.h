@@ -1,0 +1,225 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * What the files of mm_mirror know of each other.  Lock order, outermost first
+ * (Documentation/locking.md has the table and the reasons):
+ *
+ *	mirror->lock -> mmap_lock of the mm -> leaf->lock
+ *	fault->lock and mirror->fault_lock are leaves of their own
+ */
+
+#ifndef MM_MIRROR_INTERNAL_H
+#define MM_MIRROR_INTERNAL_H
+
+#include <linux/llist.h>
+#include <linux/mm_mirror.h>
+#include <linux/mmu_notifier.h>
+#include <linux/mutex.h>
+#include <linux/refcount.h>
+#include <linux/spinlock.h>
+#include <linux/workqueue.h>
+#include <linux/xarray.h>
+
+#include "entry.h"
+
+#define LEAF_PAGES	(1UL << (PMD_SHIFT - PAGE_SHIFT))
+
+/**
+ * struct mm_mirror - the mirror of one address space
+ * @notifier: finds the mirror (keyed by mm and ops); aging and release. It must
+ *	never have invalidate_range_start: a refusal there would leave the mm's
+ *	interval sequence odd for good
+ * @anchor: an interval notifier for nobody, so that the first one, which takes all
+ *	locks of the mm, is inserted at mm_mirror_get() and not in a worker
+ * @refs: handles; the notifier's own count is 1 while this is not 0
+ * @lock: serialises making and freeing of leaves; protects leaf->users. Never taken
+ *	in a notifier callback; may be held over GFP_KERNEL
+ * @leaves: leaf of address a at index a >> PMD_SHIFT; read under RCU
+ * @idle: leaves that lost their last translation, to be looked at by @reap_work
+ * @reap_work: frees leaves that stay empty
+ * @free_work: takes the mirror down after the last handle is gone
+ * @fault_lock: protects @fault_queue and @fault_running
+ * @fault_queue: faults that wait for their turn
+ * @fault_running: faults of this process on the workqueue, <= FAULTS_PER_MIRROR
+ * @released: the address space is gone
+ */
+struct mm_mirror {
+	struct mmu_notifier		notifier;
+	struct mmu_interval_notifier	anchor;
+	refcount_t			refs;
+	bool				released;
+	struct mutex			lock;
+	struct xarray			leaves;
+	struct llist_head		idle;
+	struct delayed_work		reap_work;
+	struct work_struct		free_work;
+	spinlock_t			fault_lock;
+	struct list_head		fault_queue;
+	unsigned int			fault_running;
+};
+
+static inline struct mm_struct *mirror_mm(const struct mm_mirror *mirror)
+{
+	return mirror->anchor.mm;
+}
+
+/* One word per replica, each in a cache line of its own. */
+struct leaf_huge {
+	struct rcu_head	rcu;
+	struct {
+		atomic64_t word;
+	} ____cacheline_aligned_in_smp replica[];
+};
+
+/**
+ * struct mm_mirror_leaf - translations of 2 MiB (one PMD) of addresses
+ * @notifier: exactly the leaf's range: its sequence closes the race between a
+ *	fault and an invalidation
+ * @mirror: the mirror, which outlives the leaf
+ * @lock: the notifier's "user lock": protects everything below but @users, and all
+ *	changes of entries other than take, drop and aging. Nothing sleeps or
+ *	allocates under it
+ * @present: words of @table or @huge that are not 0; 0 makes a callback O(1)
+ * @idle: on mirror->idle
+ * @users: faults at work here, which keep the leaf; under mirror->lock
+ * @table: LEAF_PAGES entries in a page of its own, or NULL
+ * @huge: one translation for all of the leaf, where the CPU maps it by one entry;
+ *	at most one of @table and @huge is set. Both are freed by RCU only
+ * @grants: pages granted to starving faults, see grant.c
+ * @idle_node: on mirror->idle
+ * @rcu: for freeing
+ */
+struct mm_mirror_leaf {
+	struct mmu_interval_notifier	notifier;
+	struct mm_mirror		*mirror;
+	spinlock_t			lock;
+	unsigned int			present;
+	unsigned int			users;
+	unsigned long			idle;
+	atomic64_t __rcu		*table;
+	struct leaf_huge __rcu		*huge;
+	struct list_head		grants;
+	struct llist_node		idle_node;
+	struct rcu_head			rcu;
+};
+
+static inline unsigned long leaf_start(const struct mm_mirror_leaf *leaf)
+{
+	return leaf->notifier.interval_tree.start;
+}
+
+static inline unsigned int leaf_page(unsigned long addr)
+{
+	return (addr & ~PMD_MASK) >> PAGE_SHIFT;
+}
+
+/* core.c: for what frees, and so must not wait for faults */
+extern struct workqueue_struct *mirror_wq;
+
+/* leaf.c */
+void leaf_sizes_init(void);
+struct mm_mirror_leaf *leaf_find(struct mm_mirror *mirror, unsigned long addr);
+atomic64_t *leaf_entry(struct mm_mirror_leaf *leaf, unsigned long addr,
+		       unsigned int *pages);
+struct mm_mirror_leaf *leaf_get(struct mm_mirror *mirror, unsigned long addr);
+void leaf_put(struct mm_mirror_leaf *leaf);
+int leaf_install(struct mm_mirror_leaf *leaf, unsigned long seq,
+		 const unsigned long *hmm_pfns, unsigned long start,
+		 unsigned int nr);
+int leaf_young(struct mm_mirror *mirror, unsigned long start, unsigned long end,
+	       bool clear);
+void leaf_reap(struct work_struct *work);
+void leaf_free_all(struct mm_mirror *mirror);
+void page_harvest(u64 word, bool fold_young);
+
+/* vma.c */
+int vma_check(struct vm_area_struct *vma, bool write);
+
+/* fault.c */
+int fault_init(void);
+void fault_exit(void);
+
+/* grant.c */
+struct mm_mirror_grant;
+int grant_pages(struct mm_mirror *mirror, struct list_head *grants,
+		unsigned long start, unsigned long end, bool write);
+void grant_release_all(struct list_head *grants);
+atomic64_t *grant_find(const struct list_head *grants, unsigned long addr);
+bool grant_clear(struct mm_mirror_leaf *leaf,
+		 const struct mmu_notifier_range *range);
+struct list_head *fault_grants(struct mm_mirror_fault *fault);
+
+/*
+ * What a holder is to lockdep: held from take to drop, and taken and released by
+ * whoever waits for holders. So it reports a holder that enters the mm before that
+ * ever deadlocks.
+ */
+#ifdef CONFIG_LOCKDEP
+extern struct lockdep_map mm_mirror_hold_map;	/* access.c */
+
+static inline void hold_acquire(void)
+{
+	lock_map_acquire(&mm_mirror_hold_map);
+}
+
+static inline void hold_release(void)
+{
+	lock_map_release(&mm_mirror_hold_map);
+}
+#else
+static inline void hold_acquire(void)
+{
+}
+
+static inline void hold_release(void)
+{
+}
+#endif
+
+/* stat.c */
+enum mirror_stat {
+	STAT_MIRRORS,
+	STAT_LEAVES,
+	STAT_TABLE_LEAVES,
+	STAT_HUGE_LEAVES,
+	STAT_FAULTS,
+	STAT_FAULT_PAGES,
+	STAT_FAULT_RETRIES,
+	STAT_FAULT_ERRORS,
+	STAT_FAULTS_RUNNING,
+	STAT_GRANTS,
+	STAT_INVALIDATIONS,
+	STAT_INVALIDATE_REFUSED,
+	STAT_FENCE_WAITS,
+	STAT_NR,
+};
+
+extern atomic_long_t mirror_stats[STAT_NR];
+
+static inline void stat_add(enum mirror_stat stat, long n)
+{
+	atomic_long_add(n, &mirror_stats[stat]);
+}
+
+void stat_init(void);
+void stat_exit(void);
+
+/*
+ * Points at which a debug build can be told to dawdle, so that a test can hold a
+ * race's window open.  They cost nothing otherwise.
+ */
+enum mirror_delay {
+	DELAY_TAKE_TO_DROP,	/* cannot sleep */
+	DELAY_FAULT_TO_INSTALL,
+	DELAY_MARK_TO_WAIT,
+	DELAY_NR,
+};
+
+#ifdef CONFIG_MM_MIRROR_DEBUG
+void mirror_delay(enum mirror_delay point);
+#else
+static inline void mirror_delay(enum mirror_delay point)
+{
+}
+#endif
+
+#endif /* MM_MIRROR_INTERNAL_H */

@@ -1,0 +1,599 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Leaves: 2 MiB of translations each, coherent with the CPU's page table by an
+ * interval notifier over exactly that range.  Here they are made, filled,
+ * invalidated, aged and freed; entry.h has the life of one entry.
+ */
+
+#include <linux/hmm.h>
+#include <linux/mm.h>
+#include <linux/slab.h>
+#include <linux/swap.h>
+#include <linux/workqueue.h>
+
+#include "internal.h"
+
+/* How long a leaf stays empty before it is freed: not in the middle of a loop. */
+#define LEAF_REAP_DELAY		HZ
+
+/* How often a non-blockable invalidation looks at a held entry before it refuses. */
+#define LEAF_SPINS		100
+
+/* Copies of a huge entry, so that CPUs do not share its cache line. */
+#define LEAF_REPLICAS_MAX	8
+
+static unsigned int leaf_replicas __ro_after_init = LEAF_REPLICAS_MAX;
+
+void __init leaf_sizes_init(void)
+{
+	leaf_replicas = min_t(unsigned int, LEAF_REPLICAS_MAX,
+			      roundup_pow_of_two(num_possible_cpus()));
+}
+
+/* Under RCU, or with something that keeps the leaf. */
+struct mm_mirror_leaf *leaf_find(struct mm_mirror *mirror, unsigned long addr)
+{
+	return xa_load(&mirror->leaves, addr >> PMD_SHIFT);
+}
+
+/* The words that translate the pages @first to @last of a leaf. */
+struct leaf_span {
+	atomic64_t	*word;
+	unsigned int	stride;
+	unsigned int	nr;
+};
+
+#define for_each_word(word, span, i)					\
+	for ((i) = 0; (i) < (span)->nr &&				\
+	     ((word) = (span)->word + (i) * (span)->stride, true); (i)++)
+
+/* Under RCU or the leaf's lock.  Any part of a huge entry is all of it. */
+static struct leaf_span leaf_span(struct mm_mirror_leaf *leaf,
+				  unsigned int first, unsigned int last)
+{
+	struct leaf_huge *huge = rcu_dereference_check(leaf->huge,
+				lockdep_is_held(&leaf->lock));
+	atomic64_t *table = rcu_dereference_check(leaf->table,
+				lockdep_is_held(&leaf->lock));
+
+	if (huge)
+		return (struct leaf_span) {
+			.word = &huge->replica[0].word,
+			.stride = sizeof(huge->replica[0]) / sizeof(atomic64_t),
+			.nr = leaf_replicas,
+		};
+	if (table)
+		return (struct leaf_span) {
+			.word = table + first,
+			.stride = 1,
+			.nr = last - first + 1,
+		};
+	return (struct leaf_span) {};
+}
+
+/*
+ * The word that translates @addr for this CPU, or NULL, and how many pages after
+ * the word's pfn the page of @addr is.  Under RCU with preemption off: the word
+ * stays allocated for as long as that lasts.
+ */
+atomic64_t *leaf_entry(struct mm_mirror_leaf *leaf, unsigned long addr,
+		       unsigned int *pages)
+{
+	struct leaf_huge *huge = rcu_dereference(leaf->huge);
+	atomic64_t *table;
+
+	if (huge) {
+		*pages = leaf_page(addr);
+		return &huge->replica[smp_processor_id() &
+				      (leaf_replicas - 1)].word;
+	}
+	*pages = 0;
+	table = rcu_dereference(leaf->table);
+	return table ? table + leaf_page(addr) : NULL;
+}
+
+/* ---- invalidation ---- */
+
+/*
+ * Tell the page what its translation knew.  The leaf's lock is held: the kernel
+ * waits for it before the page can go, so the page is still mapped here, which is
+ * what set_page_dirty() asks for.
+ */
+void page_harvest(u64 word, bool fold_young)
+{
+	struct page *page = pfn_to_page(entry_pfn(word));
+
+	if (word & ENTRY_DIRTY)
+		set_page_dirty(page);
+	if (fold_young && (word & ENTRY_YOUNG))
+		mark_page_accessed(page);
+}
+
+/*
+ * Where the CPU's entry stays, or comes back, its young bit does not tell what the
+ * device did.  Where memory is thrown away nobody will ask.
+ */
+static bool range_folds_young(const struct mmu_notifier_range *range)
+{
+	return range->event == MMU_NOTIFY_PROTECTION_VMA ||
+	       range->event == MMU_NOTIFY_PROTECTION_PAGE;
+}
+
+/* Returns true if some word is held and was left. */
+static bool leaf_zap(struct mm_mirror_leaf *leaf, const struct leaf_span *span,
+		     bool mark, bool fold_young)
+{
+	bool held = false;
+	atomic64_t *word;
+	unsigned int i;
+	u64 old;
+
+	lockdep_assert_held(&leaf->lock);
+
+	for_each_word(word, span, i) {
+		if (!atomic64_read(word))
+			continue;
+		held |= entry_zap(word, mark, &old);
+		if (!old)
+			continue;
+		leaf->present--;
+		page_harvest(old, fold_young);
+	}
+	return held;
+}
+
+/*
+ * The fence.  Nothing is installed here while an invalidation of the leaf is
+ * active, so whatever is not 0 by now is ZAPPING, and the table cannot go: it has
+ * present words, and freeing a leaf waits for active invalidations.
+ */
+static void leaf_wait(const struct leaf_span *span)
+{
+	atomic64_t *word;
+	unsigned int i;
+
+	stat_add(STAT_FENCE_WAITS, 1);
+	for_each_word(word, span, i)
+		if (atomic64_read(word))
+			entry_wait(word);
+}
+
+static void leaf_idle(struct mm_mirror_leaf *leaf)
+{
+	struct mm_mirror *mirror = leaf->mirror;
+
+	if (READ_ONCE(leaf->present) || test_and_set_bit(0, &leaf->idle))
+		return;
+	llist_add(&leaf->idle_node, &mirror->idle);
+	queue_delayed_work(mirror_wq, &mirror->reap_work, LEAF_REAP_DELAY);
+}
+
+/* Never sleeps and never marks: what is held refuses, what is gone stays gone. */
+static bool leaf_try_zap(struct mm_mirror_leaf *leaf,
+			 const struct leaf_span *span, bool fold_young)
+{
+	unsigned int spins = LEAF_SPINS;
+
+	while (leaf_zap(leaf, span, false, fold_young)) {
+		if (!spins--) {
+			stat_add(STAT_INVALIDATE_REFUSED, 1);
+			return false;
+		}
+		cpu_relax();
+	}
+	return true;
+}
+
+/* Returns false only if a word is held and @range does not allow to wait. */
+static bool leaf_clear(struct mm_mirror_leaf *leaf, const struct leaf_span *span,
+		       const struct mmu_notifier_range *range)
+{
+	bool fold_young = range_folds_young(range);
+
+	lockdep_assert_held(&leaf->lock);
+
+	if (!mmu_notifier_range_blockable(range))
+		return leaf_try_zap(leaf, span, fold_young);
+	if (!leaf_zap(leaf, span, true, fold_young))
+		return true;
+
+	spin_unlock(&leaf->lock);
+	mirror_delay(DELAY_MARK_TO_WAIT);
+	leaf_wait(span);
+	spin_lock(&leaf->lock);
+	/*
+	 * Of several invalidations that waited here one removes each word and
+	 * tells its page; the others pass through the lock after it, so that none
+	 * returns, and lets the page be freed, before the page has been told.
+	 */
+	leaf_zap(leaf, span, true, fold_young);
+	return true;
+}
+
+static bool leaf_invalidate(struct mmu_interval_notifier *notifier,
+			    const struct mmu_notifier_range *range,
+			    unsigned long seq)
+{
+	struct mm_mirror_leaf *leaf =
+		container_of(notifier, struct mm_mirror_leaf, notifier);
+	unsigned long start = max(range->start, leaf_start(leaf));
+	unsigned long last = min(range->end - 1, notifier->interval_tree.last);
+	struct leaf_span span;
+	bool done = true;
+
+	if (mmu_notifier_range_blockable(range)) {
+		/* whoever waits here must not hold a page itself */
+		hold_acquire();
+		hold_release();
+	}
+
+	spin_lock(&leaf->lock);
+	mmu_interval_set_seq(notifier, seq);
+	if (!list_empty(&leaf->grants))
+		done = grant_clear(leaf, range);
+	if (leaf->present && done) {
+		span = leaf_span(leaf, leaf_page(start), leaf_page(last));
+		done = leaf_clear(leaf, &span, range);
+		stat_add(STAT_INVALIDATIONS, 1);
+	}
+	spin_unlock(&leaf->lock);
+	leaf_idle(leaf);
+	return done;
+}
+
+static const struct mmu_interval_notifier_ops leaf_ops = {
+	.invalidate	= leaf_invalidate,
+};
+
+/* ---- making ---- */
+
+static struct mm_mirror_leaf *leaf_alloc(struct mm_mirror *mirror)
+{
+	struct mm_mirror_leaf *leaf;
+
+	leaf = kzalloc(sizeof(*leaf), GFP_KERNEL_ACCOUNT);
+	if (!leaf)
+		return NULL;
+	leaf->mirror = mirror;
+	spin_lock_init(&leaf->lock);
+	INIT_LIST_HEAD(&leaf->grants);
+	return leaf;
+}
+
+static struct mm_mirror_leaf *leaf_create(struct mm_mirror *mirror,
+					  unsigned long addr)
+{
+	unsigned long index = addr >> PMD_SHIFT;
+	struct mm_mirror_leaf *leaf;
+	int err;
+
+	lockdep_assert_held(&mirror->lock);
+
+	leaf = leaf_alloc(mirror);
+	if (!leaf)
+		return ERR_PTR(-ENOMEM);
+	/* so that the store cannot fail with the notifier already inserted */
+	err = xa_reserve(&mirror->leaves, index, GFP_KERNEL_ACCOUNT);
+	if (err)
+		goto err_free_leaf;
+	err = mmu_interval_notifier_insert(&leaf->notifier, mirror_mm(mirror),
+					   addr & PMD_MASK, PMD_SIZE, &leaf_ops);
+	if (err)
+		goto err_release_index;
+	xa_store(&mirror->leaves, index, leaf, GFP_KERNEL_ACCOUNT);
+	stat_add(STAT_LEAVES, 1);
+	return leaf;
+
+err_release_index:
+	xa_release(&mirror->leaves, index);
+err_free_leaf:
+	kfree(leaf);
+	return ERR_PTR(err);
+}
+
+/*
+ * The leaf of @addr, made if there is none, and kept until leaf_put().  The caller
+ * has a reference on mm_users and has seen a mapping at @addr: a peer may choose
+ * the address, and must not make us allocate for nothing.
+ */
+struct mm_mirror_leaf *leaf_get(struct mm_mirror *mirror, unsigned long addr)
+{
+	struct mm_mirror_leaf *leaf;
+
+	mutex_lock(&mirror->lock);
+	leaf = leaf_find(mirror, addr);
+	if (!leaf)
+		leaf = leaf_create(mirror, addr);
+	if (!IS_ERR(leaf))
+		leaf->users++;
+	mutex_unlock(&mirror->lock);
+	return leaf;
+}
+
+void leaf_put(struct mm_mirror_leaf *leaf)
+{
+	mutex_lock(&leaf->mirror->lock);
+	leaf->users--;
+	mutex_unlock(&leaf->mirror->lock);
+	leaf_idle(leaf);
+}
+
+/* ---- filling ---- */
+
+static void table_free_rcu(struct rcu_head *rcu)
+{
+	__free_page(container_of(rcu, struct page, rcu_head));
+}
+
+static void table_free(atomic64_t *table)
+{
+	if (!table)
+		return;
+	stat_add(STAT_TABLE_LEAVES, -1);
+	call_rcu(&virt_to_page(table)->rcu_head, table_free_rcu);
+}
+
+static void huge_free(struct leaf_huge *huge)
+{
+	if (!huge)
+		return;
+	stat_add(STAT_HUGE_LEAVES, -1);
+	kfree_rcu(huge, rcu);
+}
+
+/*
+ * Give the leaf the shape that the CPU's mapping has.  It can differ only while
+ * nothing is present: a split or a collapse invalidates all of the 2 MiB.  Takes
+ * what it uses out of @table and @huge.
+ */
+static int leaf_reshape(struct mm_mirror_leaf *leaf, bool want_huge,
+			atomic64_t **table, struct leaf_huge **huge)
+{
+	bool is_huge = rcu_access_pointer(leaf->huge);
+	bool is_table = rcu_access_pointer(leaf->table);
+
+	lockdep_assert_held(&leaf->lock);
+
+	if (want_huge ? is_huge : is_table)
+		return 0;
+	if (WARN_ON_ONCE(leaf->present))
+		return -EAGAIN;
+
+	if (want_huge) {
+		table_free(rcu_replace_pointer(leaf->table, NULL, true));
+		rcu_assign_pointer(leaf->huge, *huge);
+		stat_add(STAT_HUGE_LEAVES, 1);
+		*huge = NULL;
+	} else {
+		huge_free(rcu_replace_pointer(leaf->huge, NULL, true));
+		rcu_assign_pointer(leaf->table, *table);
+		stat_add(STAT_TABLE_LEAVES, 1);
+		*table = NULL;
+	}
+	return 0;
+}
+
+static void word_install(struct mm_mirror_leaf *leaf, atomic64_t *word,
+			 unsigned long pfn, bool write)
+{
+	u64 old = atomic64_read(word);
+
+	if (!old) {
+		/* pairs with the compare-exchange of entry_take() */
+		atomic64_set_release(word, entry_make(pfn, write));
+		leaf->present++;
+		return;
+	}
+	if (WARN_ON_ONCE(entry_pfn(old) != pfn || (old & ENTRY_ZAPPING)))
+		return;
+	if (write && !(old & ENTRY_WRITE))
+		atomic64_or(ENTRY_WRITE, word);
+}
+
+static bool hmm_pfn_is_leaf(unsigned long hmm_pfn, unsigned int page)
+{
+	return hmm_pfn_to_map_order(hmm_pfn) >= PMD_SHIFT - PAGE_SHIFT &&
+	       IS_ALIGNED((hmm_pfn & ~HMM_PFN_FLAGS) - page, LEAF_PAGES);
+}
+
+static void leaf_fill(struct mm_mirror_leaf *leaf, const struct leaf_span *span,
+		      const unsigned long *hmm_pfns, unsigned int base_page)
+{
+	unsigned long pfn = (hmm_pfns[0] & ~HMM_PFN_FLAGS) - base_page;
+	bool is_huge = span->stride != 1;
+	atomic64_t *word;
+	unsigned int i;
+
+	for_each_word(word, span, i) {
+		unsigned long hmm_pfn = hmm_pfns[is_huge ? 0 : i];
+
+		if (!is_huge)
+			pfn = hmm_pfn & ~HMM_PFN_FLAGS;
+		if (hmm_pfn & HMM_PFN_VALID)
+			word_install(leaf, word, pfn, hmm_pfn & HMM_PFN_WRITE);
+	}
+}
+
+static struct leaf_huge *huge_alloc(void)
+{
+	struct leaf_huge *huge;
+
+	return kzalloc(struct_size(huge, replica, leaf_replicas),
+		       GFP_KERNEL_ACCOUNT);
+}
+
+/**
+ * leaf_install - make translations of what HMM saw
+ * @leaf: the leaf
+ * @seq: from mmu_interval_read_begin(), before HMM looked
+ * @hmm_pfns: what it saw; words without HMM_PFN_VALID are skipped
+ * @start: address of the first page
+ * @nr: pages, all in @leaf
+ *
+ * The check under the lock is what closes the race with an invalidation: one that
+ * began after @seq has either set the leaf's sequence, and this fails, or will come
+ * to the lock later, and finds what is installed here.
+ *
+ * Context: process context; takes leaf->lock; allocates before.
+ *
+ * Return: 0, -EAGAIN if the leaf was invalidated since @seq, -ENOMEM.
+ */
+int leaf_install(struct mm_mirror_leaf *leaf, unsigned long seq,
+		 const unsigned long *hmm_pfns, unsigned long start,
+		 unsigned int nr)
+{
+	unsigned int page = leaf_page(start);
+	bool want_huge = (hmm_pfns[0] & HMM_PFN_VALID) &&
+			 hmm_pfn_is_leaf(hmm_pfns[0], page);
+	struct leaf_huge *huge = NULL;
+	atomic64_t *table = NULL;
+	struct leaf_span span;
+	int ret = -ENOMEM;
+
+	if (want_huge && !rcu_access_pointer(leaf->huge)) {
+		huge = huge_alloc();
+		if (!huge)
+			return -ENOMEM;
+	}
+	if (!want_huge && !rcu_access_pointer(leaf->table)) {
+		table = (atomic64_t *)get_zeroed_page(GFP_KERNEL_ACCOUNT);
+		if (!table)
+			return -ENOMEM;
+	}
+
+	spin_lock(&leaf->lock);
+	ret = -EAGAIN;
+	if (mmu_interval_read_retry(&leaf->notifier, seq))
+		goto out_unlock;
+	/* another fault changed the shape since the allocation: look again */
+	if (want_huge ? !huge && !rcu_access_pointer(leaf->huge) :
+			!table && !rcu_access_pointer(leaf->table))
+		goto out_unlock;
+	ret = leaf_reshape(leaf, want_huge, &table, &huge);
+	if (ret)
+		goto out_unlock;
+	span = leaf_span(leaf, page, page + nr - 1);
+	leaf_fill(leaf, &span, hmm_pfns, want_huge ? page : 0);
+out_unlock:
+	spin_unlock(&leaf->lock);
+	free_page((unsigned long)table);
+	kfree(huge);
+	return ret;
+}
+
+/* ---- aging ---- */
+
+static bool span_young(const struct leaf_span *span, bool clear)
+{
+	atomic64_t *word;
+	bool young = false;
+	unsigned int i;
+
+	for_each_word(word, span, i) {
+		if (!(atomic64_read(word) & ENTRY_YOUNG))
+			continue;
+		young = true;
+		if (!clear)
+			break;
+		atomic64_andnot(ENTRY_YOUNG, word);
+	}
+	return young;
+}
+
+/*
+ * Did a device use a page of [@start, @end) since somebody last cleared?  Called
+ * with the page-table lock held: no lock, no sleep, no allocation.  A word that goes
+ * away meanwhile loses nothing but a hint; andnot on a removed word could bring no
+ * bit back.
+ */
+int leaf_young(struct mm_mirror *mirror, unsigned long start, unsigned long end,
+	       bool clear)
+{
+	struct mm_mirror_leaf *leaf;
+	unsigned long index;
+	int young = 0;
+
+	rcu_read_lock();
+	xa_for_each_range(&mirror->leaves, index, leaf, start >> PMD_SHIFT,
+			  (end - 1) >> PMD_SHIFT) {
+		unsigned long first = max(start, index << PMD_SHIFT);
+		unsigned long last = min(end - 1, first | ~PMD_MASK);
+		struct leaf_span span;
+
+		if (!READ_ONCE(leaf->present))
+			continue;
+		span = leaf_span(leaf, leaf_page(first), leaf_page(last));
+		young |= span_young(&span, clear);
+	}
+	rcu_read_unlock();
+	return young;
+}
+
+/* ---- freeing ---- */
+
+static void leaf_free(struct mm_mirror_leaf *leaf)
+{
+	/* may wait for invalidations; after it no callback runs or comes */
+	mmu_interval_notifier_remove(&leaf->notifier);
+	table_free(rcu_replace_pointer(leaf->table, NULL, true));
+	huge_free(rcu_replace_pointer(leaf->huge, NULL, true));
+	stat_add(STAT_LEAVES, -1);
+	kfree_rcu(leaf, rcu);
+}
+
+/* Takes an empty leaf out of the mirror. Returns false if it is in use again. */
+static bool leaf_unlink_idle(struct mm_mirror_leaf *leaf)
+{
+	struct mm_mirror *mirror = leaf->mirror;
+	bool unused;
+
+	mutex_lock(&mirror->lock);
+	/* from here on it may be queued again, by whoever empties it again */
+	clear_bit(0, &leaf->idle);
+	/*
+	 * Installing needs a user, so nothing can come while there is none.  The
+	 * bit stays set on what is freed: a late leaf_idle() must not queue it.
+	 */
+	unused = !leaf->users && !READ_ONCE(leaf->present) &&
+		 !test_and_set_bit(0, &leaf->idle);
+	if (unused)
+		xa_erase(&mirror->leaves, leaf_start(leaf) >> PMD_SHIFT);
+	mutex_unlock(&mirror->lock);
+	return unused;
+}
+
+/* mirror->reap_work: free the leaves that have been empty for a while. */
+void leaf_reap(struct work_struct *work)
+{
+	struct mm_mirror *mirror = container_of(to_delayed_work(work),
+						struct mm_mirror, reap_work);
+	struct mm_mirror_leaf *leaf, *next;
+
+	llist_for_each_entry_safe(leaf, next, llist_del_all(&mirror->idle),
+				  idle_node)
+		if (leaf_unlink_idle(leaf))
+			leaf_free(leaf);
+}
+
+/*
+ * The last handle is gone and no fault runs: nobody takes, so nothing is held.  The
+ * pages are told while the notifier is still there, see page_harvest().
+ */
+void leaf_free_all(struct mm_mirror *mirror)
+{
+	struct mm_mirror_leaf *leaf;
+	struct leaf_span span;
+	unsigned long index;
+
+	xa_for_each(&mirror->leaves, index, leaf) {
+		spin_lock(&leaf->lock);
+		span = leaf_span(leaf, 0, LEAF_PAGES - 1);
+		WARN_ON_ONCE(leaf_zap(leaf, &span, false, true));
+		WARN_ON_ONCE(leaf->present || leaf->users);
+		spin_unlock(&leaf->lock);
+		xa_erase(&mirror->leaves, index);
+		leaf_free(leaf);
+		cond_resched();
+	}
+	xa_destroy(&mirror->leaves);
+}
