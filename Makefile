@@ -3,7 +3,9 @@
 # Everything goes through here; 'make help' lists it. The work is done by the
 # scripts in ci/ and tests/, each of which can be run by itself.
 
-KVER ?= $(shell ci/kver)
+ifndef KVER
+KVER := $(shell ci/kver)
+endif
 VARIANTS := plain debug
 CFLAGS ?= -O2 -g
 USERLAND := build/userspace
@@ -26,10 +28,9 @@ modules: $(VARIANTS:%=modules-%)
 modules-%: deps
 	@ci/modules $(KVER) $*
 
-userspace: deps
-	@$(MAKE) --no-print-directory $(TESTS)
+userspace: $(TESTS)
 
-$(USERLAND)/%.o: %.c
+$(USERLAND)/%.o: %.c | deps
 	@mkdir -p $(@D)
 	@printf '  %-8s%s\n' CC $<
 	@$(CC) $(ALL_CFLAGS) -c -o $@ $<
@@ -42,13 +43,13 @@ $(TESTS): %: %.o $(TESTLIB)
 
 # Every test; ends with "N passed, N failed, N skipped".
 check: all
-	@tests/check
+	@tests/check $(T)
 
 check-pyverbs: all
 	@tests/check pyverbs
 
 check-mutants: all
-	@tests/check-mutants $(MUTANTS)
+	@tests/check-mutants $(M)
 
 lint: deps
 	@tests/check lint
@@ -69,8 +70,9 @@ clean:
 help:
 	@echo 'make                build the modules and the tests for $(KVER)'
 	@echo 'make demo           the main job: pinned and on-demand side by side'
-	@echo 'make check          every test; TESTS="lint verbs" for some of tests/t'
-	@echo 'make check-mutants  take out each protection, its tests must notice'
+	@echo 'make check          every test; T="lint pyverbs" for some of tests/t'
+	@echo 'make check-mutants  take out each protection, its tests must notice;'
+	@echo '                    M=tests/mutants/NAME.patch for one'
 	@echo 'make check-pyverbs  the tests of rdma-core itself'
 	@echo 'make lint           checkpatch, sparse, shellcheck'
 	@echo 'make series-check   the series against every linux-source-6.12 of apt'

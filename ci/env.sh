@@ -4,6 +4,7 @@
 # Sourced by the scripts of ci/ and tests/: where the cache is, how to complain.
 
 top=${top:-$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)}
+# shellcheck disable=SC2034 # for whoever sources this
 cache=${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/unpin
 PATH=$PATH:/usr/sbin:/sbin
 LC_ALL=C
