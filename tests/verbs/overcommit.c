@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
+/*
+ * A registered buffer larger than the guest's memory: written and read over
+ * RDMA page by page and at random, while its pages go to swap and come back,
+ * the process forks, and other memory presses; every byte is verified.
+ * For a guest with little memory and more swap.
+ */
+#define _GNU_SOURCE
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "t.h"
+
+#define CHUNK	(64UL << 10)
+
+static size_t memory_bytes(void)
+{
+	return sysconf(_SC_PHYS_PAGES) * T_PAGE;
+}
+
+/* A quarter more than there is, in whole chunks. */
+static size_t large(void)
+{
+	return memory_bytes() / 4 * 5 / CHUNK * CHUNK;
+}
+
+static long swap_free_kb(void)
+{
+	char line[128];
+	long kb = -1;
+	FILE *f = fopen("/proc/meminfo", "re");
+
+	while (f && fgets(line, sizeof(line), f))
+		sscanf(line, "SwapFree: %ld kB", &kb);
+	if (f)
+		fclose(f);
+	return kb;
+}
+
+static void open_large(struct t_region *r)
+{
+	size_t len = large();
+	void *p = t_map(len, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1);
+
+	if (swap_free_kb() < (long)(len >> 10) * 3 / 4)
+		t_die("%ld kB of swap for %zu bytes: this test wants a guest with --swap",
+		      swap_free_kb(), len);
+	madvise(p, len, MADV_NOHUGEPAGE);
+	t_region_open(r, p, len);
+}
+
+static void read_all(struct t_region *r, u64 round)
+{
+	size_t off;
+
+	for (off = 0; off < r->buf.len; off += CHUNK)
+		t_region_read(r, off, CHUNK, round);
+}
+
+/* The round is the same for all chunks of one pass. */
+static void write_all(struct t_region *r, u64 round)
+{
+	size_t off;
+
+	for (off = 0; off < r->buf.len; off += CHUNK) {
+		r->round = round - 1;
+		t_region_write(r, off, CHUNK);
+	}
+}
+
+static void larger_than_memory(const void *arg)
+{
+	struct t_region r;
+
+	(void)arg;
+	open_large(&r);
+	write_all(&r, 201);
+	read_all(&r, 201);
+	t_region_cpu_holds(&r, 0, r.buf.len / 8, 201);
+}
+
+/* Random chunks get a round of their own; each must keep it. */
+static void random_chunks(const void *arg)
+{
+	static u8 rounds[1UL << 16];
+	struct t_region r;
+	u64 state = 99;
+	size_t n, i, k;
+
+	(void)arg;
+	open_large(&r);
+	n = r.buf.len / CHUNK;
+	t_check(n <= sizeof(rounds), "%zu chunks", n);
+	memset(rounds, 0, n);
+	for (i = 0; i < 2 * n; i++) {
+		k = t_random(&state) % n;
+		if (!rounds[k])
+			t_region_read_zero(&r, k * CHUNK, CHUNK);
+		else
+			t_region_read(&r, k * CHUNK, CHUNK, rounds[k]);
+		rounds[k] = rounds[k] % 250 + 1;
+		r.round = rounds[k] - 1;
+		t_region_write(&r, k * CHUNK, CHUNK);
+	}
+}
+
+/* Children take copies and look at them while RDMA writes on. */
+static void forks_under_pressure(const void *arg)
+{
+	size_t part = 64 * CHUNK;
+	struct t_region r;
+	pid_t pid[4];
+	int i, status;
+	size_t at;
+
+	(void)arg;
+	open_large(&r);
+	write_all(&r, 201);
+	for (i = 0; i < 4; i++) {
+		at = r.buf.len / 4 * i / CHUNK * CHUNK;
+		pid[i] = t_fork();
+		if (!pid[i])
+			_exit(t_matches_at(r.buf.p + at, part, at, 201) ? 0 : 1);
+		for (; at < r.buf.len / 4 * i + part / 2; at += CHUNK) {
+			r.round = 201;
+			t_region_write(&r, at, CHUNK);
+		}
+	}
+	for (i = 0; i < 4; i++) {
+		t_check(t_wait_exit(pid[i], 20000, &status) && !status,
+			"child %d saw other bytes than at its fork", i);
+		at = r.buf.len / 4 * i / CHUNK * CHUNK;
+		t_region_read(&r, at, CHUNK, 202);
+		t_region_read(&r, at + part, CHUNK, 201);
+	}
+}
+
+static const struct t_case cases[] = {
+	{ "a buffer larger than memory, written and read through", T_ODP,
+	  larger_than_memory, NULL },
+	{ "random chunks of a buffer larger than memory", T_ODP, random_chunks, NULL },
+	{ "forks while the buffer is larger than memory", T_ODP, forks_under_pressure, NULL },
+};
+
+int main(int argc, char **argv)
+{
+	return t_main(argc, argv, cases, T_ARRAY_SIZE(cases));
+}
