@@ -1,0 +1,143 @@
+/* SPDX-License-Identifier: GPL-2.0 OR Linux-OpenIB */
+/*
+ * On-demand memory regions for rxe: windows on the mirror of a process.
+ *
+ * What an access needs and has no translation for parks its queue pair: the packet
+ * or work request stays where it is, nothing of it has happened, the task ends, and
+ * the fault's callback schedules the task again.  See rxe_odp.c.
+ */
+
+#ifndef RXE_ODP_H
+#define RXE_ODP_H
+
+#include <linux/compiler.h>
+#include <linux/mutex.h>
+#include <linux/spinlock.h>
+#include <linux/types.h>
+
+struct ib_device_attr;
+struct ib_udata;
+struct mm_mirror;
+struct mm_mirror_fault;
+struct rxe_dma_info;
+struct rxe_mr;
+struct rxe_pkt_info;
+struct rxe_qp;
+struct rxe_send_wqe;
+struct rxe_task;
+struct rxe_ucontext;
+
+/**
+ * struct rxe_odp_slot - what one side of a queue pair waits for
+ * @qp: the queue pair
+ * @task: runs that side
+ * @fault: outstanding, or done and not looked at; set and cleared by @task, under
+ *	qp->odp.lock, so that others can detach
+ * @key: address that the failed access needs first
+ * @losses: faults for @key that were done, and yet the access failed again
+ */
+struct rxe_odp_slot {
+	struct rxe_qp		*qp;
+	struct rxe_task		*task;
+	struct mm_mirror_fault	*fault;
+	unsigned long		key;
+	unsigned int		losses;
+};
+
+/**
+ * struct rxe_odp_qp - a queue pair's part
+ * @lock: protects @dead and the slots' fault pointers; innermost but for the
+ *	fault's own
+ * @dead: being destroyed: no more parking
+ * @kept_wqe: the responder parked with a receive WQE that it took from an SRQ
+ * @recv: the responder's; run by recv_task
+ * @req: the requester's; run by send_task
+ * @comp: the completer's; run by send_task
+ */
+struct rxe_odp_qp {
+	spinlock_t		lock;
+	bool			dead;
+	bool			kept_wqe;
+	struct rxe_odp_slot	recv;
+	struct rxe_odp_slot	req;
+	struct rxe_odp_slot	comp;
+};
+
+/**
+ * struct rxe_odp_mr - an on-demand MR's part
+ * @mirror: a handle, or NULL if the MR is not on-demand
+ * @start: address that corresponds to the MR's iova
+ */
+struct rxe_odp_mr {
+	struct mm_mirror	*mirror;
+	unsigned long		start;
+};
+
+/**
+ * struct rxe_odp_ucontext - a user context's part: makes registering O(1)
+ * @lock: protects @mirror; may be held over mmap_lock
+ * @mirror: a handle of the mirror of the process that registered first, or NULL
+ */
+struct rxe_odp_ucontext {
+	struct mutex		lock;
+	struct mm_mirror	*mirror;
+};
+
+#define rxe_is_odp(mr) unlikely((mr)->odp.mirror)
+
+void rxe_odp_init_caps(struct ib_device_attr *attr);
+
+/* memory regions */
+void rxe_odp_ucontext_init(struct rxe_ucontext *uc);
+void rxe_odp_ucontext_exit(struct rxe_ucontext *uc);
+int rxe_odp_mr_init(struct rxe_mr *mr, u64 start, u64 length, u64 iova,
+		    int access, struct ib_udata *udata);
+int rxe_odp_mr_check_rereg(struct rxe_mr *mr, int access);
+void rxe_odp_mr_detach(struct rxe_mr *mr);
+void rxe_odp_mr_exit(struct rxe_mr *mr);
+
+/* access: -EAGAIN means park */
+int rxe_odp_mr_copy_to(struct rxe_mr *mr, u64 iova, const void *from,
+		       unsigned int length, struct rxe_odp_slot *slot);
+int rxe_odp_mr_copy_from(struct rxe_mr *mr, u64 iova, void *to,
+			 unsigned int length, struct rxe_odp_slot *slot);
+int rxe_odp_mr_atomic_op(struct rxe_mr *mr, u64 iova, int opcode, u64 compare,
+			 u64 swap_add, u64 *orig_val, struct rxe_odp_slot *slot);
+int rxe_odp_mr_atomic_write(struct rxe_mr *mr, u64 iova, u64 value,
+			    struct rxe_odp_slot *slot);
+
+/* queue pairs */
+void rxe_odp_qp_init(struct rxe_qp *qp);
+void rxe_odp_qp_detach(struct rxe_qp *qp);
+void rxe_odp_qp_release(struct rxe_qp *qp);
+void rxe_odp_qp_destroy(struct rxe_qp *qp);
+void rxe_odp_qp_kick(struct rxe_qp *qp);
+
+/* parking: RESPST_EXIT or what is wrong; -EINPROGRESS or what is wrong */
+int rxe_odp_park_rdma(struct rxe_qp *qp, struct rxe_pkt_info *pkt,
+		      struct rxe_mr *mr, u64 iova, unsigned int need,
+		      unsigned int length, bool write);
+int rxe_odp_park_atomic(struct rxe_qp *qp, struct rxe_pkt_info *pkt,
+			struct rxe_mr *mr, u64 iova);
+int rxe_odp_park_recv(struct rxe_qp *qp, struct rxe_pkt_info *pkt);
+int rxe_odp_park_send(struct rxe_qp *qp, struct rxe_send_wqe *wqe,
+		      unsigned int need);
+int rxe_odp_park_response(struct rxe_qp *qp, struct rxe_send_wqe *wqe,
+			  unsigned int need);
+bool rxe_odp_take_kept_wqe(struct rxe_qp *qp);
+void rxe_odp_slot_release(struct rxe_odp_slot *slot);
+
+/* A peer cannot have acknowledged what a parked requester has not sent. */
+static inline bool rxe_odp_is_parked(const struct rxe_odp_slot *slot)
+{
+	return unlikely(READ_ONCE(slot->fault));
+}
+
+/* The access that the slot waited for has happened. */
+static inline void rxe_odp_done(struct rxe_odp_slot *slot)
+{
+	if (rxe_odp_is_parked(slot))
+		rxe_odp_slot_release(slot);
+}
+
+#endif /* RXE_ODP_H */
