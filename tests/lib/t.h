@@ -115,7 +115,7 @@ void t_pipe_read_page(int pipe_rd, void *page);
 
 long t_status_kb(const char *field);
 long t_stat(const char *name);
-bool t_stat_wait_zero(const char *name, int ms);
+bool t_stat_wait(const char *name, long value, int ms);
 bool t_delay_set(const char *point, unsigned long usecs);
 bool t_delay_available(void);
 bool t_write_file(const char *path, const char *text);

@@ -83,13 +83,14 @@ long t_stat(const char *name)
 	return line_value(text, name);
 }
 
-bool t_stat_wait_zero(const char *name, int ms)
+/* Wait until a gauge is down to what it was; true where there is none. */
+bool t_stat_wait(const char *name, long value, int ms)
 {
 	u64 end = t_now_ms() + ms;
 
-	while (t_stat(name)) {
+	while (t_stat(name) > value) {
 		if (t_now_ms() > end) {
-			t_diag("%s is still %ld", name, t_stat(name));
+			t_diag("%s is still %ld, not %ld", name, t_stat(name), value);
 			return false;
 		}
 		t_sleep_ms(20);
