@@ -5,6 +5,7 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -369,6 +370,7 @@ bool t_poll(struct t_ep *ep, struct ibv_wc *wc, int ms)
 	while ((n = ibv_poll_cq(ep->cq, 1, wc)) == 0) {
 		if (t_now_ms() > end)
 			return false;
+		sched_yield();
 	}
 	if (n < 0)
 		t_die("ibv_poll_cq");
