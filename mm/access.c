@@ -51,7 +51,6 @@ int mm_mirror_take(struct mm_mirror *mirror, unsigned long addr, bool write,
 	u64 word;
 
 	preempt_disable();
-	rcu_read_lock();
 	hold->entry = find_entry(mirror, addr, &pages);
 	if (likely(hold->entry && entry_take(hold->entry, write, &word)))
 		goto taken;
@@ -61,7 +60,6 @@ int mm_mirror_take(struct mm_mirror *mirror, unsigned long addr, bool write,
 	if (hold->entry && entry_take(hold->entry, write, &word))
 		goto taken;
 
-	rcu_read_unlock();
 	preempt_enable();
 	return -EAGAIN;
 
@@ -84,7 +82,6 @@ void mm_mirror_drop(struct mm_mirror_hold *hold)
 {
 	hold_release();
 	entry_drop(hold->entry);
-	rcu_read_unlock();
 	preempt_enable();
 }
 EXPORT_SYMBOL_GPL(mm_mirror_drop);
@@ -97,14 +94,12 @@ static bool page_resident(struct mm_mirror *mirror, unsigned long addr,
 	bool ret;
 
 	preempt_disable();
-	rcu_read_lock();
 	entry = find_entry(mirror, addr, &pages);
 	ret = entry && entry_usable(atomic64_read(entry), write);
 	if (!ret && grant) {
 		entry = grant_find(fault_grants(grant), addr);
 		ret = entry && entry_usable(atomic64_read(entry), write);
 	}
-	rcu_read_unlock();
 	preempt_enable();
 	return ret;
 }

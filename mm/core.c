@@ -180,7 +180,8 @@ static struct mm_mirror *mirror_get_locked(struct mm_struct *mm)
 	mirror = container_of(notifier, struct mm_mirror, notifier);
 	if (!mirror->anchor.mm) {
 		err = mmu_interval_notifier_insert_locked(&mirror->anchor, mm,
-				PAGE_MASK, PAGE_SIZE, &anchor_ops);
+							  PAGE_MASK, PAGE_SIZE,
+							  &anchor_ops);
 		if (err) {
 			/* insert sets it before it can fail */
 			mirror->anchor.mm = NULL;

@@ -117,12 +117,9 @@ static inline bool entry_zap(atomic64_t *entry, bool mark, u64 *old)
 	do {
 		if (!word)
 			return false;
-		if (!(word & ENTRY_HOLDERS))
-			new = 0;
-		else if (!mark || (word & ENTRY_ZAPPING))
+		new = word & ENTRY_HOLDERS ? word | ENTRY_ZAPPING : 0;
+		if (new && (!mark || new == word))
 			return true;
-		else
-			new = word | ENTRY_ZAPPING;
 	} while (!atomic64_try_cmpxchg(entry, &word, new));
 
 	if (!new)

@@ -3,13 +3,17 @@
  * Faults: what a device needs and has no translation for is made present by a
  * worker of this module, never by the client's.
  *
- * A fault holds a handle of the mirror and a reference on mm_users.  It may take
- * for ever: its page may have to come from a userfaultfd handler, a FUSE daemon or
- * a server that is gone.  So nobody waits for it.  The client is told by a callback
- * and leaves by mm_mirror_fault_detach() or _put(), which wait for nothing: after
- * them the callback has run or never will.  A detached fault that sleeps in a userfaultfd is woken,
- * again and again until it has noticed; one that sleeps for a disk or a server ends
- * when that does.
+ * A fault holds a handle of the mirror and a reference on mm_users.  That keeps the
+ * address space, and with it whatever it maps, such as the files that its queue pairs
+ * belong to; so a fault watches for the last task of the process, and gives up when
+ * that is gone.
+ *
+ * Otherwise it may take for ever: its page may have to come from a userfaultfd
+ * handler, a FUSE daemon or a server that is gone.  So nobody waits for it.  The
+ * client is told by a callback, and leaves by mm_mirror_fault_detach() or _put(),
+ * which wait for nothing: after them the callback has run or never will.  A fault that
+ * nobody wants and that sleeps in a userfaultfd is woken, again and again until it
+ * has noticed; one that sleeps for a disk or a server ends when that does.
  *
  * The path for each piece of a leaf, fault_attempt(): look at the CPU's page table
  * through HMM without faulting; for what is missing call handle_mm_fault(), which
@@ -45,6 +49,9 @@
 /* Page faults that may drop mmap_lock for one page before one must not. */
 #define FAULT_WAITS		4
 
+/* How often a fault looks whether its process is still there. */
+#define FAULT_WATCH_PERIOD	(HZ / 5)
+
 /* How long to leave the allocator alone when it had nothing for us. */
 #define FAULT_OOM_DELAY_MS	20
 
@@ -59,7 +66,7 @@ static struct workqueue_struct *fault_wq;
  * @status: -EINPROGRESS until done
  * @detached: the client is gone
  * @task: the worker, while it may sleep in handle_mm_fault()
- * @kick: wakes @task until it has seen @detached
+ * @watch: looks whether somebody still wants the page, and wakes @task if not
  * @done: the client's callback
  * @data: and its argument
  * @work: on fault_wq
@@ -75,11 +82,11 @@ struct mm_mirror_fault {
 	struct mm_mirror	*mirror;
 	struct mm_struct	*mm;
 	refcount_t		refs;
-	spinlock_t		lock;
+	spinlock_t		lock; /* status, detached, task */
 	int			status;
 	bool			detached;
 	struct task_struct	*task;
-	struct timer_list	kick;
+	struct timer_list	watch;
 	mm_mirror_done_fn	done;
 	void			*data;
 	struct work_struct	work;
@@ -97,9 +104,10 @@ struct list_head *fault_grants(struct mm_mirror_fault *fault)
 	return &fault->grants;
 }
 
+/* mm->owner is one of the tasks that use the address space, and NULL after the last. */
 static bool fault_is_dead(struct mm_mirror_fault *fault)
 {
-	return READ_ONCE(fault->detached);
+	return READ_ONCE(fault->detached) || !rcu_access_pointer(fault->mm->owner);
 }
 
 static void fault_put(struct mm_mirror_fault *fault)
@@ -116,10 +124,9 @@ static void fault_put(struct mm_mirror_fault *fault)
 /* Returns false if nobody wants the page any more. */
 static bool fault_may_sleep_begin(struct mm_mirror_fault *fault)
 {
-	bool dead;
+	bool dead = fault_is_dead(fault);
 
 	spin_lock_irq(&fault->lock);
-	dead = fault->detached;
 	if (!dead)
 		fault->task = current;
 	spin_unlock_irq(&fault->lock);
@@ -135,19 +142,19 @@ static void fault_may_sleep_end(struct mm_mirror_fault *fault)
 
 /*
  * The wake-up can come before the worker sleeps, and is lost then.  Hence again,
- * until the worker says that it is out.
+ * until the worker has noticed; fault_work() ends it.
  */
-static void fault_kick(struct timer_list *timer)
+static void fault_watch(struct timer_list *timer)
 {
-	struct mm_mirror_fault *fault = from_timer(fault, timer, kick);
+	struct mm_mirror_fault *fault = from_timer(fault, timer, watch);
+	bool dead = fault_is_dead(fault);
 	unsigned long flags;
 
 	spin_lock_irqsave(&fault->lock, flags);
-	if (fault->task) {
+	if (dead && fault->task)
 		wake_up_process(fault->task);
-		mod_timer(&fault->kick, jiffies + 1);
-	}
 	spin_unlock_irqrestore(&fault->lock, flags);
+	mod_timer(&fault->watch, jiffies + (dead ? 1 : FAULT_WATCH_PERIOD));
 }
 
 /*
@@ -482,7 +489,7 @@ static void fault_ahead(struct mm_mirror_fault *fault)
  */
 static void fault_complete(struct mm_mirror_fault *fault, int status)
 {
-	if (status && status != -ECANCELED)
+	if (status)
 		stat_add(STAT_FAULT_ERRORS, 1);
 	spin_lock_irq(&fault->lock);
 	/* pairs with the acquire in mm_mirror_fault_status() */
@@ -541,11 +548,15 @@ static void fault_work(struct work_struct *work)
 {
 	struct mm_mirror_fault *fault = container_of(work, struct mm_mirror_fault,
 						     work);
-	int status = fault_is_dead(fault) ? -ECANCELED : fault_run(fault);
+	int status = -ECANCELED;
 
+	if (!fault_is_dead(fault)) {
+		mod_timer(&fault->watch, jiffies + FAULT_WATCH_PERIOD);
+		status = fault_run(fault);
+		timer_shutdown_sync(&fault->watch);
+	}
 	fault_start_next(fault->mirror);
 	fault_complete(fault, status);
-	timer_shutdown_sync(&fault->kick);
 	/* the last reference would tear the address space down here */
 	mmput_async(fault->mm);
 	fault_put(fault);
@@ -600,7 +611,7 @@ fault_alloc(struct mm_mirror *mirror, const struct mm_mirror_range *ranges,
 	refcount_set(&fault->refs, 2);
 	spin_lock_init(&fault->lock);
 	fault->status = -EINPROGRESS;
-	timer_setup(&fault->kick, fault_kick, 0);
+	timer_setup(&fault->watch, fault_watch, 0);
 	INIT_WORK(&fault->work, fault_work);
 	INIT_LIST_HEAD(&fault->queued);
 	INIT_LIST_HEAD(&fault->grants);
@@ -704,7 +715,7 @@ EXPORT_SYMBOL_GPL(mm_mirror_fault_granted);
  * Context: any.
  *
  * Return: -EINPROGRESS; 0 if what was needed had translations; -EFAULT if some of
- * it cannot be had by a device; -ESRCH, -ENOMEM.
+ * it cannot be had by a device; -ECANCELED if the process has gone.
  */
 int mm_mirror_fault_status(struct mm_mirror_fault *fault)
 {
@@ -729,7 +740,7 @@ void mm_mirror_fault_detach(struct mm_mirror_fault *fault)
 	spin_lock_irqsave(&fault->lock, flags);
 	fault->detached = true;
 	if (fault->task)
-		mod_timer(&fault->kick, jiffies);
+		mod_timer(&fault->watch, jiffies);
 	spin_unlock_irqrestore(&fault->lock, flags);
 }
 EXPORT_SYMBOL_GPL(mm_mirror_fault_detach);

@@ -47,12 +47,12 @@ struct mm_mirror {
 	struct mmu_interval_notifier	anchor;
 	refcount_t			refs;
 	bool				released;
-	struct mutex			lock;
+	struct mutex			lock; /* leaves come and go */
 	struct xarray			leaves;
 	struct llist_head		idle;
 	struct delayed_work		reap_work;
 	struct work_struct		free_work;
-	spinlock_t			fault_lock;
+	spinlock_t			fault_lock; /* the next two */
 	struct list_head		fault_queue;
 	unsigned int			fault_running;
 };
@@ -91,7 +91,7 @@ struct leaf_huge {
 struct mm_mirror_leaf {
 	struct mmu_interval_notifier	notifier;
 	struct mm_mirror		*mirror;
-	spinlock_t			lock;
+	spinlock_t			lock; /* entries and what follows */
 	unsigned int			present;
 	unsigned int			users;
 	unsigned long			idle;

@@ -43,9 +43,10 @@ struct leaf_span {
 	unsigned int	nr;
 };
 
-#define for_each_word(word, span, i)					\
-	for ((i) = 0; (i) < (span)->nr &&				\
-	     ((word) = (span)->word + (i) * (span)->stride, true); (i)++)
+static atomic64_t *span_word(const struct leaf_span *span, unsigned int i)
+{
+	return span->word + i * span->stride;
+}
 
 /* Under RCU or the leaf's lock.  Any part of a huge entry is all of it. */
 static struct leaf_span leaf_span(struct mm_mirror_leaf *leaf,
@@ -73,13 +74,13 @@ static struct leaf_span leaf_span(struct mm_mirror_leaf *leaf,
 
 /*
  * The word that translates @addr for this CPU, or NULL, and how many pages after
- * the word's pfn the page of @addr is.  Under RCU with preemption off: the word
- * stays allocated for as long as that lasts.
+ * the word's pfn the page of @addr is.  With preemption off, which is what RCU waits
+ * for: the word stays allocated for as long as that lasts.
  */
 atomic64_t *leaf_entry(struct mm_mirror_leaf *leaf, unsigned long addr,
 		       unsigned int *pages)
 {
-	struct leaf_huge *huge = rcu_dereference(leaf->huge);
+	struct leaf_huge *huge = rcu_dereference_sched(leaf->huge);
 	atomic64_t *table;
 
 	if (huge) {
@@ -88,7 +89,7 @@ atomic64_t *leaf_entry(struct mm_mirror_leaf *leaf, unsigned long addr,
 				      (leaf_replicas - 1)].word;
 	}
 	*pages = 0;
-	table = rcu_dereference(leaf->table);
+	table = rcu_dereference_sched(leaf->table);
 	return table ? table + leaf_page(addr) : NULL;
 }
 
@@ -124,16 +125,13 @@ static bool leaf_zap(struct mm_mirror_leaf *leaf, const struct leaf_span *span,
 		     bool mark, bool fold_young)
 {
 	bool held = false;
-	atomic64_t *word;
 	unsigned int i;
 	u64 old;
 
 	lockdep_assert_held(&leaf->lock);
 
-	for_each_word(word, span, i) {
-		if (!atomic64_read(word))
-			continue;
-		held |= entry_zap(word, mark, &old);
+	for (i = 0; i < span->nr; i++) {
+		held |= entry_zap(span_word(span, i), mark, &old);
 		if (!old)
 			continue;
 		leaf->present--;
@@ -149,13 +147,12 @@ static bool leaf_zap(struct mm_mirror_leaf *leaf, const struct leaf_span *span,
  */
 static void leaf_wait(const struct leaf_span *span)
 {
-	atomic64_t *word;
 	unsigned int i;
 
 	stat_add(STAT_FENCE_WAITS, 1);
-	for_each_word(word, span, i)
-		if (atomic64_read(word))
-			entry_wait(word);
+	for (i = 0; i < span->nr; i++)
+		if (atomic64_read(span_word(span, i)))
+			entry_wait(span_word(span, i));
 }
 
 static void leaf_idle(struct mm_mirror_leaf *leaf)
@@ -401,16 +398,16 @@ static void leaf_fill(struct mm_mirror_leaf *leaf, const struct leaf_span *span,
 {
 	unsigned long pfn = (hmm_pfns[0] & ~HMM_PFN_FLAGS) - base_page;
 	bool is_huge = span->stride != 1;
-	atomic64_t *word;
 	unsigned int i;
 
-	for_each_word(word, span, i) {
+	for (i = 0; i < span->nr; i++) {
 		unsigned long hmm_pfn = hmm_pfns[is_huge ? 0 : i];
 
 		if (!is_huge)
 			pfn = hmm_pfn & ~HMM_PFN_FLAGS;
 		if (hmm_pfn & HMM_PFN_VALID)
-			word_install(leaf, word, pfn, hmm_pfn & HMM_PFN_WRITE);
+			word_install(leaf, span_word(span, i), pfn,
+				     hmm_pfn & HMM_PFN_WRITE);
 	}
 }
 
@@ -485,17 +482,16 @@ out_unlock:
 
 static bool span_young(const struct leaf_span *span, bool clear)
 {
-	atomic64_t *word;
 	bool young = false;
 	unsigned int i;
 
-	for_each_word(word, span, i) {
-		if (!(atomic64_read(word) & ENTRY_YOUNG))
+	for (i = 0; i < span->nr; i++) {
+		if (!(atomic64_read(span_word(span, i)) & ENTRY_YOUNG))
 			continue;
 		young = true;
 		if (!clear)
 			break;
-		atomic64_andnot(ENTRY_YOUNG, word);
+		atomic64_andnot(ENTRY_YOUNG, span_word(span, i));
 	}
 	return young;
 }

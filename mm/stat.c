@@ -63,9 +63,8 @@ void mirror_delay(enum mirror_delay point)
 		fsleep(us);
 		return;
 	}
-	for (us = min_t(u32, us, DELAY_ATOMIC_MAX_US); us > 1000; us -= 1000)
-		udelay(1000);
-	udelay(us);
+	/* whole milliseconds: who waits for it sleeps longer than that */
+	mdelay(min_t(u32, us, DELAY_ATOMIC_MAX_US) / USEC_PER_MSEC);
 }
 
 static void delay_init(void)

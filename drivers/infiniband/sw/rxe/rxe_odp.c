@@ -42,6 +42,9 @@
 /* How far ahead of a SEND, whose length is not known, its receive buffer is faulted. */
 #define RXE_ODP_RECV_AHEAD	SZ_64K
 
+/* Packets kept for a parked queue pair: what a well-behaved peer has in flight. */
+#define RXE_ODP_BACKLOG		(2 * RXE_MAX_UNACKED_PSNS)
+
 #define RXE_ODP_RC_CAPS	(IB_ODP_SUPPORT_SEND | IB_ODP_SUPPORT_RECV |	\
 			 IB_ODP_SUPPORT_WRITE | IB_ODP_SUPPORT_READ |	\
 			 IB_ODP_SUPPORT_ATOMIC | IB_ODP_SUPPORT_SRQ_RECV)
@@ -155,8 +158,10 @@ int rxe_odp_mr_init(struct rxe_mr *mr, u64 start, u64 length, u64 iova,
 }
 
 /* An MR does not become on-demand, or cease to be, by changing its access. */
-int rxe_odp_mr_check_rereg(struct rxe_mr *mr, int access)
+int rxe_odp_mr_check_rereg(struct rxe_mr *mr, int flags, int access)
 {
+	if (!(flags & IB_MR_REREG_ACCESS))
+		return 0;
 	if (!!mr->odp.mirror != !!(access & IB_ACCESS_ON_DEMAND))
 		return -EOPNOTSUPP;
 	if (mr->odp.mirror && (access & RXE_ACCESS_FLUSH))
@@ -547,6 +552,47 @@ void rxe_odp_qp_kick(struct rxe_qp *qp)
 		rxe_sched_task(&qp->send_task);
 }
 
+/* ---- parking ---- */
+
+static void drop_packet(struct rxe_qp *qp, struct sk_buff *skb)
+{
+	kfree_skb(skb);
+	rxe_put(qp);
+	ib_device_put(qp->ibqp.device);
+}
+
+/**
+ * rxe_odp_disown - let packets wait that may have to wait for ever
+ * @qp: a queue pair that parks
+ * @queue: its req_pkts or resp_pkts
+ *
+ * A packet that was looped back is charged to the queue pair that sent it, and keeps
+ * that from being destroyed: take the charge off.  A peer may send on and on, whatever
+ * we acknowledge: drop what is too much, as a network does.  A packet that comes
+ * after this schedules the task, which parks again, and so comes here again.
+ *
+ * Context: the task that consumes @queue.
+ */
+void rxe_odp_disown(struct rxe_qp *qp, struct sk_buff_head *queue)
+{
+	struct sk_buff_head list;
+	struct sk_buff *skb;
+
+	__skb_queue_head_init(&list);
+	spin_lock_irq(&queue->lock);
+	skb_queue_splice_tail_init(queue, &list);
+	spin_unlock_irq(&queue->lock);
+
+	while (skb_queue_len(&list) > RXE_ODP_BACKLOG)
+		drop_packet(qp, __skb_dequeue_tail(&list));
+	skb_queue_walk(&list, skb)
+		skb_orphan(skb);
+
+	spin_lock_irq(&queue->lock);
+	skb_queue_splice(&list, queue);
+	spin_unlock_irq(&queue->lock);
+}
+
 /* ---- parking: the responder ---- */
 
 /*
@@ -554,13 +600,11 @@ void rxe_odp_qp_kick(struct rxe_qp *qp)
  * qp->resp.wqe.  One from the queue pair's own queue is fetched anew; one from an SRQ
  * has been consumed there.
  */
-static int resp_park(struct rxe_qp *qp, struct rxe_pkt_info *pkt,
-		     const struct want *want, int error)
+static int resp_parked(struct rxe_qp *qp, struct rxe_pkt_info *pkt)
 {
-	if (slot_wait(&qp->odp.recv, want) != -EINPROGRESS)
-		return error;
 	if (qp->srq && (pkt->mask & RXE_RWR_MASK))
 		qp->odp.kept_wqe = true;
+	rxe_odp_disown(qp, &qp->req_pkts);
 	return RESPST_EXIT;
 }
 
@@ -608,10 +652,11 @@ int rxe_odp_park_rdma(struct rxe_qp *qp, struct rxe_pkt_info *pkt,
 			.need = need,
 		},
 	};
-	int state = resp_park(qp, pkt, &want, RESPST_ERR_RKEY_VIOLATION);
+	int err = slot_wait(&qp->odp.recv, &want);
 
 	resp_put_mr(qp);
-	return state;
+	return err == -EINPROGRESS ? resp_parked(qp, pkt) :
+				     RESPST_ERR_RKEY_VIOLATION;
 }
 
 /**
@@ -760,15 +805,19 @@ static void dma_rewind(struct rxe_dma_info *dma)
  * @qp: the queue pair
  * @pkt: the request at its head
  *
+ * Memory that cannot be had is a class A error: a local protection error here, and
+ * a remote operational error there.
+ *
  * Context: recv_task.
  *
- * Return: RESPST_EXIT if parked, else RESPST_ERR_LOCAL_PROT.
+ * Return: RESPST_EXIT if parked, else RESPST_COMPLETE with that error.
  */
 int rxe_odp_park_recv(struct rxe_qp *qp, struct rxe_pkt_info *pkt)
 {
 	struct rxe_dma_info *dma = &qp->resp.wqe->dma;
 	unsigned int need = payload_size(pkt);
 	unsigned int ahead;
+	int err;
 
 	if (qp_type(qp) != IB_QPT_RC && qp_type(qp) != IB_QPT_UC) {
 		/* the GRH, of one packet only, may already be there: all anew */
@@ -779,12 +828,15 @@ int rxe_odp_park_recv(struct rxe_qp *qp, struct rxe_pkt_info *pkt)
 	ahead = pkt->mask & RXE_END_MASK ? 0 :
 		min_t(unsigned int, dma->resid - need, RXE_ODP_RECV_AHEAD);
 
-	if (slot_wait_dma(&qp->odp.recv, IB_ACCESS_LOCAL_WRITE, dma, need,
-			  ahead) != -EINPROGRESS)
-		return RESPST_ERR_LOCAL_PROT;
-	if (qp->srq && (pkt->mask & RXE_RWR_MASK))
-		qp->odp.kept_wqe = true;
-	return RESPST_EXIT;
+	err = slot_wait_dma(&qp->odp.recv, IB_ACCESS_LOCAL_WRITE, dma, need,
+			    ahead);
+	if (err == -EINPROGRESS)
+		return resp_parked(qp, pkt);
+
+	qp->resp.aeth_syndrome = AETH_NAK_REM_OP_ERR;
+	qp->resp.status = IB_WC_LOC_PROT_ERR;
+	qp->resp.goto_error = 1;
+	return RESPST_COMPLETE;
 }
 
 /* ---- parking: requester and completer ---- */

@@ -26,6 +26,7 @@ struct rxe_qp;
 struct rxe_send_wqe;
 struct rxe_task;
 struct rxe_ucontext;
+struct sk_buff_head;
 
 /**
  * struct rxe_odp_slot - what one side of a queue pair waits for
@@ -55,7 +56,7 @@ struct rxe_odp_slot {
  * @comp: the completer's; run by send_task
  */
 struct rxe_odp_qp {
-	spinlock_t		lock;
+	spinlock_t		lock; /* protects dead and the fault pointers */
 	bool			dead;
 	bool			kept_wqe;
 	struct rxe_odp_slot	recv;
@@ -79,7 +80,7 @@ struct rxe_odp_mr {
  * @mirror: a handle of the mirror of the process that registered first, or NULL
  */
 struct rxe_odp_ucontext {
-	struct mutex		lock;
+	struct mutex		lock; /* protects mirror */
 	struct mm_mirror	*mirror;
 };
 
@@ -92,7 +93,7 @@ void rxe_odp_ucontext_init(struct rxe_ucontext *uc);
 void rxe_odp_ucontext_exit(struct rxe_ucontext *uc);
 int rxe_odp_mr_init(struct rxe_mr *mr, u64 start, u64 length, u64 iova,
 		    int access, struct ib_udata *udata);
-int rxe_odp_mr_check_rereg(struct rxe_mr *mr, int access);
+int rxe_odp_mr_check_rereg(struct rxe_mr *mr, int flags, int access);
 void rxe_odp_mr_detach(struct rxe_mr *mr);
 void rxe_odp_mr_exit(struct rxe_mr *mr);
 
@@ -124,6 +125,7 @@ int rxe_odp_park_send(struct rxe_qp *qp, struct rxe_send_wqe *wqe,
 		      unsigned int need);
 int rxe_odp_park_response(struct rxe_qp *qp, struct rxe_send_wqe *wqe,
 			  unsigned int need);
+void rxe_odp_disown(struct rxe_qp *qp, struct sk_buff_head *queue);
 bool rxe_odp_take_kept_wqe(struct rxe_qp *qp);
 void rxe_odp_slot_release(struct rxe_odp_slot *slot);
 
