@@ -309,10 +309,13 @@ struct mm_mirror_leaf *leaf_get(struct mm_mirror *mirror, unsigned long addr)
 
 void leaf_put(struct mm_mirror_leaf *leaf)
 {
-	mutex_lock(&leaf->mirror->lock);
+	struct mm_mirror *mirror = leaf->mirror;
+
+	mutex_lock(&mirror->lock);
 	leaf->users--;
-	mutex_unlock(&leaf->mirror->lock);
+	/* inside: without users it may be freed as soon as the lock is */
 	leaf_idle(leaf);
+	mutex_unlock(&mirror->lock);
 }
 
 /* ---- filling ---- */

@@ -524,6 +524,7 @@ void rxe_odp_qp_release(struct rxe_qp *qp)
 	rxe_odp_slot_release(&qp->odp.req);
 	rxe_odp_slot_release(&qp->odp.comp);
 	qp->odp.kept_wqe = false;
+	qp->odp.slow = false;
 }
 
 /*
@@ -596,17 +597,10 @@ void rxe_odp_disown(struct rxe_qp *qp, struct sk_buff_head *queue)
 /* ---- parking: the responder ---- */
 
 /*
- * Nothing of the packet has happened but that its receive WQE, if any, is in
- * qp->resp.wqe.  One from the queue pair's own queue is fetched anew; one from an SRQ
- * has been consumed there.
+ * Nothing of the packet at the head has happened but that its receive WQE, if any,
+ * is in qp->resp.wqe.  One from the queue pair's own queue is fetched anew; one from
+ * an SRQ has been consumed there.
  */
-static int resp_parked(struct rxe_qp *qp, struct rxe_pkt_info *pkt)
-{
-	if (qp->srq && (pkt->mask & RXE_RWR_MASK))
-		qp->odp.kept_wqe = true;
-	rxe_odp_disown(qp, &qp->req_pkts);
-	return RESPST_EXIT;
-}
 
 bool rxe_odp_take_kept_wqe(struct rxe_qp *qp)
 {
@@ -616,31 +610,95 @@ bool rxe_odp_take_kept_wqe(struct rxe_qp *qp)
 	return kept;
 }
 
-/* No MR reference while parked. */
-static void resp_put_mr(struct rxe_qp *qp)
+/* Has the peer sent the packet at the head again? Then it will soon give up. */
+static bool resp_is_retried(struct rxe_qp *qp, const struct rxe_pkt_info *pkt)
 {
-	if (qp->resp.mr)
-		rxe_put(qp->resp.mr);
-	qp->resp.mr = NULL;
+	struct sk_buff *skb;
+	bool found = false;
+
+	spin_lock_irq(&qp->req_pkts.lock);
+	skb_queue_walk(&qp->req_pkts, skb) {
+		const struct rxe_pkt_info *other = SKB_TO_PKT(skb);
+
+		if (other != pkt && other->psn == pkt->psn) {
+			found = true;
+			break;
+		}
+	}
+	spin_unlock_irq(&qp->req_pkts.lock);
+	return found;
 }
 
-/**
- * rxe_odp_park_rdma - park a responder that reads or writes memory by rkey
- * @qp: the queue pair
- * @pkt: the request at its head
- * @mr: the MR
- * @iova: where the packet at hand accesses it
- * @need: bytes of that packet
- * @length: bytes of the message from there on, within the MR
- * @write: RDMA WRITE
- *
- * Context: recv_task.
- *
- * Return: RESPST_EXIT if parked, else RESPST_ERR_RKEY_VIOLATION.
+/* What follows the packet that is refused will come again with it. */
+static void resp_drop_rest(struct rxe_qp *qp)
+{
+	struct sk_buff_head list;
+	struct sk_buff *skb;
+
+	__skb_queue_head_init(&list);
+	spin_lock_irq(&qp->req_pkts.lock);
+	while (skb_queue_len(&qp->req_pkts) > 1)
+		__skb_queue_head(&list, __skb_dequeue_tail(&qp->req_pkts));
+	spin_unlock_irq(&qp->req_pkts.lock);
+
+	while ((skb = __skb_dequeue(&list)))
+		drop_packet(qp, skb);
+}
+
+/*
+ * @fresh: the peer may be told to send all of the request again: it is the first
+ * packet of it, and nothing has been answered.  That is done when it retransmits
+ * anyway, and then at once each time, until the page is there; the fault stays.
  */
-int rxe_odp_park_rdma(struct rxe_qp *qp, struct rxe_pkt_info *pkt,
-		      struct rxe_mr *mr, u64 iova, unsigned int need,
-		      unsigned int length, bool write)
+static int resp_parked(struct rxe_qp *qp, struct rxe_pkt_info *pkt, bool fresh)
+{
+	qp->odp.psn = pkt->psn;
+	if (qp->srq && (pkt->mask & RXE_RWR_MASK))
+		qp->odp.kept_wqe = true;
+
+	if (fresh && qp_type(qp) == IB_QPT_RC &&
+	    (qp->odp.slow || resp_is_retried(qp, pkt))) {
+		resp_drop_rest(qp);
+		qp->odp.slow = true;
+		qp->odp.rnr_nak = true;
+		return RESPST_ERR_RNR;
+	}
+	rxe_odp_disown(qp, &qp->req_pkts);
+	return RESPST_EXIT;
+}
+
+/*
+ * A packet leaves the head.  If it is the one that was waited for, it has been
+ * executed, or been refused for now; others come and go in between, out of sequence.
+ */
+void rxe_odp_resp_done(struct rxe_qp *qp, const struct rxe_pkt_info *pkt)
+{
+	if (likely(!rxe_odp_is_parked(&qp->odp.recv)))
+		return;
+	if (qp->odp.rnr_nak) {
+		qp->odp.rnr_nak = false;
+		return;
+	}
+	if (pkt && pkt->psn != qp->odp.psn)
+		return;
+	qp->odp.slow = false;
+	rxe_odp_slot_release(&qp->odp.recv);
+}
+
+/* A page that takes longer than the peer's timeout takes longer than most timers. */
+unsigned int rxe_odp_rnr_timer(const struct rxe_qp *qp)
+{
+	unsigned int timer = qp->attr.min_rnr_timer;
+
+	/* IB_RNR_TIMER_655_36 is 0, and the longest */
+	if (unlikely(qp->odp.rnr_nak) && timer)
+		return max_t(unsigned int, timer, IB_RNR_TIMER_020_48);
+	return timer;
+}
+
+static int park_rdma(struct rxe_qp *qp, struct rxe_pkt_info *pkt,
+		     struct rxe_mr *mr, u64 iova, unsigned int need,
+		     unsigned int length, bool write, bool fresh)
 {
 	struct want want = {
 		.mr = mr,
@@ -654,35 +712,91 @@ int rxe_odp_park_rdma(struct rxe_qp *qp, struct rxe_pkt_info *pkt,
 	};
 	int err = slot_wait(&qp->odp.recv, &want);
 
-	resp_put_mr(qp);
-	return err == -EINPROGRESS ? resp_parked(qp, pkt) :
+	/* no MR reference while parked */
+	if (qp->resp.mr)
+		rxe_put(qp->resp.mr);
+	qp->resp.mr = NULL;
+
+	return err == -EINPROGRESS ? resp_parked(qp, pkt, fresh) :
 				     RESPST_ERR_RKEY_VIOLATION;
 }
 
 /**
- * rxe_odp_park_atomic - park a responder that was to execute an atomic
+ * rxe_odp_park_write - park a responder that has no memory for an RDMA WRITE
  * @qp: the queue pair
  * @pkt: the request at its head
- * @mr: the MR
- * @iova: of the 8 bytes
- *
- * The responder resource that was prepared goes back: a retried request must not be
- * answered as the repetition of one that was never executed.
  *
  * Context: recv_task.
  *
- * Return: RESPST_EXIT if parked, else RESPST_ERR_RKEY_VIOLATION.
+ * Return: RESPST_EXIT or RESPST_ERR_RNR if parked, else RESPST_ERR_RKEY_VIOLATION.
  */
-int rxe_odp_park_atomic(struct rxe_qp *qp, struct rxe_pkt_info *pkt,
-			struct rxe_mr *mr, u64 iova)
+int rxe_odp_park_write(struct rxe_qp *qp, struct rxe_pkt_info *pkt)
+{
+	return park_rdma(qp, pkt, qp->resp.mr, qp->resp.va + qp->resp.offset,
+			 payload_size(pkt), qp->resp.resid, true,
+			 pkt->mask & RXE_START_MASK);
+}
+
+/*
+ * The responder resource that was prepared goes back: a retried request must not be
+ * answered as the repetition of one that was never executed.
+ */
+static void resp_unprepare_res(struct rxe_qp *qp)
 {
 	free_rd_atomic_resource(qp->resp.res);
 	qp->resp.res = NULL;
 	if (!qp->resp.res_head)
 		qp->resp.res_head = qp->attr.max_dest_rd_atomic;
 	qp->resp.res_head--;
-	return rxe_odp_park_rdma(qp, pkt, mr, iova, sizeof(u64), sizeof(u64),
-				 true);
+}
+
+/**
+ * rxe_odp_park_read - park a responder that has no memory for an RDMA READ
+ * @qp: the queue pair
+ * @pkt: the request at its head
+ * @mr: the MR; the caller has a reference
+ * @need: payload of the response at hand
+ *
+ * Before the first response the request goes back to where it has not been looked
+ * at; later it goes on where it is.
+ *
+ * Context: recv_task.
+ *
+ * Return: RESPST_EXIT or RESPST_ERR_RNR if parked, else RESPST_ERR_RKEY_VIOLATION.
+ */
+int rxe_odp_park_read(struct rxe_qp *qp, struct rxe_pkt_info *pkt,
+		      struct rxe_mr *mr, unsigned int need)
+{
+	struct resp_res *res = qp->resp.res;
+	bool fresh = res->state == rdatm_res_state_new && !res->replay;
+	u64 iova = res->read.va;
+	u32 length = res->read.resid;
+
+	if (fresh) {
+		/* counted when the read was recognised, see C9-148 */
+		qp->resp.msn--;
+		resp_unprepare_res(qp);
+	}
+	return park_rdma(qp, pkt, mr, iova, need, length, false, fresh);
+}
+
+/**
+ * rxe_odp_park_atomic - park a responder that has no memory for an atomic
+ * @qp: the queue pair
+ * @pkt: the request at its head
+ * @mr: the MR
+ * @iova: of the 8 bytes
+ *
+ * Context: recv_task.
+ *
+ * Return: RESPST_EXIT or RESPST_ERR_RNR if parked, else RESPST_ERR_RKEY_VIOLATION.
+ */
+int rxe_odp_park_atomic(struct rxe_qp *qp, struct rxe_pkt_info *pkt,
+			struct rxe_mr *mr, u64 iova)
+{
+	resp_unprepare_res(qp);
+	return park_rdma(qp, pkt, mr, iova, sizeof(u64), sizeof(u64), true,
+			 true);
 }
 
 /* ---- parking: scatter/gather lists ---- */
@@ -810,7 +924,8 @@ static void dma_rewind(struct rxe_dma_info *dma)
  *
  * Context: recv_task.
  *
- * Return: RESPST_EXIT if parked, else RESPST_COMPLETE with that error.
+ * Return: RESPST_EXIT or RESPST_ERR_RNR if parked, else RESPST_COMPLETE with that
+ * error.
  */
 int rxe_odp_park_recv(struct rxe_qp *qp, struct rxe_pkt_info *pkt)
 {
@@ -831,7 +946,7 @@ int rxe_odp_park_recv(struct rxe_qp *qp, struct rxe_pkt_info *pkt)
 	err = slot_wait_dma(&qp->odp.recv, IB_ACCESS_LOCAL_WRITE, dma, need,
 			    ahead);
 	if (err == -EINPROGRESS)
-		return resp_parked(qp, pkt);
+		return resp_parked(qp, pkt, pkt->mask & RXE_START_MASK);
 
 	qp->resp.aeth_syndrome = AETH_NAK_REM_OP_ERR;
 	qp->resp.status = IB_WC_LOC_PROT_ERR;

@@ -51,6 +51,9 @@ struct rxe_odp_slot {
  *	fault's own
  * @dead: being destroyed: no more parking
  * @kept_wqe: the responder parked with a receive WQE that it took from an SRQ
+ * @psn: of the packet that the responder is parked with, or was told to send again
+ * @slow: the peer retransmits that
+ * @rnr_nak: and is just being told to wait
  * @recv: the responder's; run by recv_task
  * @req: the requester's; run by send_task
  * @comp: the completer's; run by send_task
@@ -59,6 +62,9 @@ struct rxe_odp_qp {
 	spinlock_t		lock; /* protects dead and the fault pointers */
 	bool			dead;
 	bool			kept_wqe;
+	u32			psn;
+	bool			slow;
+	bool			rnr_nak;
 	struct rxe_odp_slot	recv;
 	struct rxe_odp_slot	req;
 	struct rxe_odp_slot	comp;
@@ -114,10 +120,10 @@ void rxe_odp_qp_release(struct rxe_qp *qp);
 void rxe_odp_qp_destroy(struct rxe_qp *qp);
 void rxe_odp_qp_kick(struct rxe_qp *qp);
 
-/* parking: RESPST_EXIT or what is wrong; -EINPROGRESS or what is wrong */
-int rxe_odp_park_rdma(struct rxe_qp *qp, struct rxe_pkt_info *pkt,
-		      struct rxe_mr *mr, u64 iova, unsigned int need,
-		      unsigned int length, bool write);
+/* parking: a RESPST_* to go on with; -EINPROGRESS or what is wrong */
+int rxe_odp_park_write(struct rxe_qp *qp, struct rxe_pkt_info *pkt);
+int rxe_odp_park_read(struct rxe_qp *qp, struct rxe_pkt_info *pkt,
+		      struct rxe_mr *mr, unsigned int need);
 int rxe_odp_park_atomic(struct rxe_qp *qp, struct rxe_pkt_info *pkt,
 			struct rxe_mr *mr, u64 iova);
 int rxe_odp_park_recv(struct rxe_qp *qp, struct rxe_pkt_info *pkt);
@@ -127,6 +133,8 @@ int rxe_odp_park_response(struct rxe_qp *qp, struct rxe_send_wqe *wqe,
 			  unsigned int need);
 void rxe_odp_disown(struct rxe_qp *qp, struct sk_buff_head *queue);
 bool rxe_odp_take_kept_wqe(struct rxe_qp *qp);
+void rxe_odp_resp_done(struct rxe_qp *qp, const struct rxe_pkt_info *pkt);
+unsigned int rxe_odp_rnr_timer(const struct rxe_qp *qp);
 void rxe_odp_slot_release(struct rxe_odp_slot *slot);
 
 /* A peer cannot have acknowledged what a parked requester has not sent. */
