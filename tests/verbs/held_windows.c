@@ -399,6 +399,12 @@ static void delay(const char *point, unsigned long usecs)
 		"no delay point %s: this test wants the debug build", point);
 }
 
+/* These calls do much else before they come to the page. */
+static unsigned long hold_us(const struct arg *a)
+{
+	return a->change == COLLAPSE || a->change == OFFLINE ? 4 * HOLD_US : HOLD_US;
+}
+
 /* One try with so long a start for the transfer. Returns true if it was hit. */
 static bool try_fence(const struct arg *a, unsigned int start_ms)
 {
@@ -410,7 +416,7 @@ static bool try_fence(const struct arg *a, unsigned int start_ms)
 	open_window(&w, a);
 	warm_up(&w);
 	before_change(&w);
-	delay("take_to_drop", HOLD_US);
+	delay("take_to_drop", hold_us(a));
 	start_transfer(&w);
 	t_sleep_ms(start_ms);
 	change(&w);

@@ -279,9 +279,20 @@ static void served_late_atomic(const void *arg)
 	t_check(now == old + 3, "the addition was made %lld times", (long long)(now - old) / 3);
 }
 
+static void serve_all(struct t_region *r, int uffd, u64 round)
+{
+	static u8 page[T_PAGE];
+	size_t off;
+
+	for (off = 0; off < LEN; off += T_PAGE) {
+		t_fill_at(page, T_PAGE, off, round);
+		t_uffd_serve(uffd, r->buf.iova + off, page);
+	}
+}
+
 /*
- * Usual timeouts (67 ms, 6 retries), a fault of 3 s: the peer is asked to wait,
- * and its queue pair survives.
+ * Usual timeouts (67 ms, 6 retries), and the first packet of a message waits for
+ * 3 s: the peer is asked to come again, and its queue pair survives.
  */
 static void patience(const void *arg)
 {
@@ -305,7 +316,7 @@ static void patience(const void *arg)
 	start(&r, a->part);
 	t_check(t_uffd_wait(uffd, 10000, &address), "no fault came");
 	t_sleep_ms(3000);
-	serve_first(&r, uffd, 60);
+	serve_all(&r, uffd, 60);
 	serve_until_done(&r, uffd, 60);
 }
 
