@@ -33,11 +33,15 @@
 
 #include "rxe.h"
 #include "rxe_loc.h"
+#include "rxe_queue.h"
 
 /* An access that has lost its page so often asks for a grant. */
 #define RXE_ODP_LOSSES		4
 
 #define RXE_ACCESS_FLUSH	(IB_ACCESS_FLUSH_GLOBAL | IB_ACCESS_FLUSH_PERSISTENT)
+
+/* Tries of an access that has nothing to wait for, and still fails. */
+#define RXE_ODP_RETRIES		1000
 
 /* How far ahead of a SEND, whose length is not known, its receive buffer is faulted. */
 #define RXE_ODP_RECV_AHEAD	SZ_64K
@@ -205,6 +209,12 @@ void rxe_odp_mr_exit(struct rxe_mr *mr)
 static unsigned long odp_addr(const struct rxe_mr *mr, u64 iova)
 {
 	return mr->odp.start + (iova - mr->ibmr.iova);
+}
+
+/* The part of [@iova, @iova + @length) that is in the MR; @iova is. */
+static u64 odp_clamp(const struct rxe_mr *mr, u64 iova, u64 length)
+{
+	return min(length, mr->ibmr.length - (iova - mr->ibmr.iova));
 }
 
 /* A fault that is done may have pages for us; one that runs is not to be touched. */
@@ -446,6 +456,25 @@ static int slot_look(struct rxe_odp_slot *slot, unsigned long key)
 	return status;
 }
 
+/*
+ * There is nothing to wait for: the page has come meanwhile, its MR has gone, or
+ * memory is short.  The access will see; but not for ever, if the user keeps changing
+ * the list under it.
+ */
+static int slot_retry(struct rxe_odp_slot *slot)
+{
+	if (slot->retries++ == RXE_ODP_RETRIES) {
+		slot->retries = 0;
+		return -EFAULT;
+	}
+	cond_resched();
+	if (READ_ONCE(slot->qp->odp.dead))
+		qp_drain(slot->qp);
+	else
+		rxe_sched_task(slot->task);
+	return -EINPROGRESS;
+}
+
 static struct mm_mirror_fault *slot_fault(struct rxe_odp_slot *slot,
 					  const struct want *want)
 {
@@ -471,13 +500,11 @@ static int slot_wait(struct rxe_odp_slot *slot, const struct want *want)
 
 	slot->key = want->range[0].start;
 	fault = slot_fault(slot, want);
-	if (fault == ERR_PTR(-ENOMEM)) {
-		/* no access error: once more */
-		rxe_sched_task(slot->task);
-		return -EINPROGRESS;
-	}
+	if (fault == ERR_PTR(-ENOMEM))
+		return slot_retry(slot);
 	if (IS_ERR(fault))
 		return PTR_ERR(fault);
+	slot->retries = 0;
 	slot_park(slot, fault, want->mr);
 	return -EINPROGRESS;
 }
@@ -551,6 +578,22 @@ void rxe_odp_qp_kick(struct rxe_qp *qp)
 		rxe_sched_task(&qp->recv_task);
 	if (READ_ONCE(qp->odp.req.fault) || READ_ONCE(qp->odp.comp.fault))
 		rxe_sched_task(&qp->send_task);
+}
+
+/*
+ * Is it us whom an acknowledgement waits for?  A peer cannot have acknowledged a
+ * message that a parked requester has not sent all of.  If there is an older one, the
+ * retransmit timer is that one's.
+ */
+bool rxe_odp_owes_ack(struct rxe_qp *qp)
+{
+	struct rxe_send_wqe *wqe;
+
+	if (!rxe_odp_is_parked(&qp->odp.req))
+		return false;
+	wqe = queue_head(qp->sq.queue, QUEUE_TYPE_FROM_CLIENT);
+	return wqe && (wqe->state == wqe_state_posted ||
+		       wqe->state == wqe_state_processing);
 }
 
 /* ---- parking ---- */
@@ -706,7 +749,7 @@ static int park_rdma(struct rxe_qp *qp, struct rxe_pkt_info *pkt,
 		.nr = 1,
 		.range[0] = {
 			.start = odp_addr(mr, iova),
-			.length = length,
+			.length = odp_clamp(mr, iova, length),
 			.need = need,
 		},
 	};
@@ -803,50 +846,54 @@ int rxe_odp_park_atomic(struct rxe_qp *qp, struct rxe_pkt_info *pkt,
 
 /**
  * struct sge_walk - the pieces of a list that the next @need + @ahead bytes are in
- * @dma: the list and where it stands
- * @sge: index of the piece
+ * @sge: the list, which the user may be changing
+ * @nr: of pieces, bounded
+ * @i: index of the next piece
  * @offset: where in it
  * @need: bytes left that the packet at hand needs
  * @ahead: bytes left that may be wanted after it
  */
 struct sge_walk {
-	const struct rxe_dma_info	*dma;
-	unsigned int			sge;
-	unsigned int			offset;
-	unsigned int			need;
-	unsigned int			ahead;
+	const struct rxe_sge	*sge;
+	unsigned int		nr;
+	unsigned int		i;
+	unsigned int		offset;
+	unsigned int		need;
+	unsigned int		ahead;
 };
 
-static bool sge_walk_next(struct sge_walk *walk, const struct rxe_sge **sge,
-			  u64 *iova, struct mm_mirror_range *range)
+static bool sge_walk_next(struct sge_walk *walk, struct rxe_sge *sge,
+			  struct mm_mirror_range *range)
 {
-	unsigned int left;
+	unsigned int left = 0;
 
-	for (; walk->sge < walk->dma->num_sge; walk->sge++, walk->offset = 0) {
-		*sge = &walk->dma->sge[walk->sge];
-		if ((*sge)->length > walk->offset)
-			break;
+	for (; walk->i < walk->nr && !left; walk->i++, walk->offset = 0) {
+		*sge = walk->sge[walk->i];
+		if (sge->length <= walk->offset)
+			continue;
+		left = sge->length - walk->offset;
+		sge->addr += walk->offset;
 	}
-	if (walk->sge == walk->dma->num_sge || !(walk->need + walk->ahead))
+	if (!left || !(walk->need || walk->ahead))
 		return false;
 
-	*iova = (*sge)->addr + walk->offset;
-	left = (*sge)->length - walk->offset;
 	range->need = min(left, walk->need);
-	left -= range->need;
-	range->length = range->need + min(left, walk->ahead);
+	range->length = range->need + min_t(unsigned int, left - range->need,
+					    walk->ahead);
 	walk->need -= range->need;
 	walk->ahead -= range->length - range->need;
-	walk->sge++;
-	walk->offset = 0;
 	return true;
 }
 
-/* Adds a piece that is of the same mirror; the first one missing comes first. */
+/*
+ * Adds a piece that is of the same mirror; the first one missing comes first.  What
+ * the packet needs of it lies in the MR, or the access would have said so.
+ */
 static void want_add(struct want *want, struct rxe_mr *mr, u64 iova,
 		     struct mm_mirror_range *range)
 {
 	range->start = odp_addr(mr, iova);
+	range->length = odp_clamp(mr, iova, range->length);
 	if (!want->mr) {
 		if (!range->need ||
 		    mm_mirror_resident(mr->odp.mirror, range->start, range->need,
@@ -868,40 +915,41 @@ static void want_dma(struct want *want, struct rxe_qp *qp, int access,
 		     struct sge_walk *walk)
 {
 	struct mm_mirror_range range;
-	const struct rxe_sge *sge;
+	struct rxe_sge sge;
 	struct rxe_mr *mr;
-	u64 iova;
 
-	while (sge_walk_next(walk, &sge, &iova, &range)) {
-		mr = lookup_mr(qp->pd, access, sge->lkey, RXE_LOOKUP_LOCAL);
+	while (sge_walk_next(walk, &sge, &range)) {
+		mr = lookup_mr(qp->pd, access, sge.lkey, RXE_LOOKUP_LOCAL);
 		if (!mr)
 			return;
-		if (mr->odp.mirror && !mr_check_range(mr, iova, range.length))
-			want_add(want, mr, iova, &range);
+		if (mr->odp.mirror && !mr_check_range(mr, sge.addr, range.need))
+			want_add(want, mr, sge.addr, &range);
 		rxe_put(mr);
 	}
 }
 
+/*
+ * @max_sge: what the list has room for. The user's numbers in it may be anything, and
+ * other ones at each look.
+ */
 static int slot_wait_dma(struct rxe_odp_slot *slot, int access,
-			 const struct rxe_dma_info *dma, unsigned int need,
-			 unsigned int ahead)
+			 const struct rxe_dma_info *dma, unsigned int max_sge,
+			 unsigned int need, unsigned int ahead)
 {
 	struct want want = { .write = access & IB_ACCESS_LOCAL_WRITE };
 	struct sge_walk walk = {
-		.dma = dma,
-		.sge = dma->cur_sge,
-		.offset = dma->sge_offset,
+		.sge = dma->sge,
+		.nr = min(READ_ONCE(dma->num_sge), max_sge),
+		.i = READ_ONCE(dma->cur_sge),
+		.offset = READ_ONCE(dma->sge_offset),
 		.need = need,
 		.ahead = ahead,
 	};
 	int err;
 
 	want_dma(&want, slot->qp, access, &walk);
-	if (!want.mr) {
-		/* it has come meanwhile, or its MR has gone: the access will see */
-		rxe_sched_task(slot->task);
-		return -EINPROGRESS;
-	}
+	if (!want.mr)
+		return slot_retry(slot);
 	err = slot_wait(slot, &want);
 	rxe_put(want.mr);
 	return err;
@@ -943,8 +991,8 @@ int rxe_odp_park_recv(struct rxe_qp *qp, struct rxe_pkt_info *pkt)
 	ahead = pkt->mask & RXE_END_MASK ? 0 :
 		min_t(unsigned int, dma->resid - need, RXE_ODP_RECV_AHEAD);
 
-	err = slot_wait_dma(&qp->odp.recv, IB_ACCESS_LOCAL_WRITE, dma, need,
-			    ahead);
+	err = slot_wait_dma(&qp->odp.recv, IB_ACCESS_LOCAL_WRITE, dma,
+			    RXE_MAX_SGE, need, ahead);
 	if (err == -EINPROGRESS)
 		return resp_parked(qp, pkt, pkt->mask & RXE_START_MASK);
 
@@ -969,8 +1017,10 @@ int rxe_odp_park_recv(struct rxe_qp *qp, struct rxe_pkt_info *pkt)
 int rxe_odp_park_send(struct rxe_qp *qp, struct rxe_send_wqe *wqe,
 		      unsigned int need)
 {
-	return slot_wait_dma(&qp->odp.req, 0, &wqe->dma, need,
-			     wqe->dma.resid - need);
+	u32 resid = READ_ONCE(wqe->dma.resid);
+
+	return slot_wait_dma(&qp->odp.req, 0, &wqe->dma, qp->sq.max_sge, need,
+			     resid > need ? resid - need : 0);
 }
 
 /**
@@ -986,7 +1036,9 @@ int rxe_odp_park_send(struct rxe_qp *qp, struct rxe_send_wqe *wqe,
 int rxe_odp_park_response(struct rxe_qp *qp, struct rxe_send_wqe *wqe,
 			  unsigned int need)
 {
-	need = min(need, wqe->dma.resid);
+	u32 resid = READ_ONCE(wqe->dma.resid);
+
+	need = min(need, resid);
 	return slot_wait_dma(&qp->odp.comp, IB_ACCESS_LOCAL_WRITE, &wqe->dma,
-			     need, wqe->dma.resid - need);
+			     qp->sq.max_sge, need, resid - need);
 }

@@ -36,6 +36,7 @@ struct sk_buff_head;
  *	qp->odp.lock, so that others can detach
  * @key: address that the failed access needs first
  * @losses: faults for @key that were done, and yet the access failed again
+ * @retries: tries since the last fault
  */
 struct rxe_odp_slot {
 	struct rxe_qp		*qp;
@@ -43,6 +44,7 @@ struct rxe_odp_slot {
 	struct mm_mirror_fault	*fault;
 	unsigned long		key;
 	unsigned int		losses;
+	unsigned int		retries;
 };
 
 /**
@@ -119,6 +121,7 @@ void rxe_odp_qp_detach(struct rxe_qp *qp);
 void rxe_odp_qp_release(struct rxe_qp *qp);
 void rxe_odp_qp_destroy(struct rxe_qp *qp);
 void rxe_odp_qp_kick(struct rxe_qp *qp);
+bool rxe_odp_owes_ack(struct rxe_qp *qp);
 
 /* parking: a RESPST_* to go on with; -EINPROGRESS or what is wrong */
 int rxe_odp_park_write(struct rxe_qp *qp, struct rxe_pkt_info *pkt);
@@ -137,7 +140,6 @@ void rxe_odp_resp_done(struct rxe_qp *qp, const struct rxe_pkt_info *pkt);
 unsigned int rxe_odp_rnr_timer(const struct rxe_qp *qp);
 void rxe_odp_slot_release(struct rxe_odp_slot *slot);
 
-/* A peer cannot have acknowledged what a parked requester has not sent. */
 static inline bool rxe_odp_is_parked(const struct rxe_odp_slot *slot)
 {
 	return unlikely(READ_ONCE(slot->fault));
