@@ -37,6 +37,9 @@
 /* Faults of one process that run at a time; others of it wait for their turn. */
 #define FAULTS_PER_MIRROR	16
 
+/* Those of them that wait for a userfaultfd's handler do not count, up to so many. */
+#define FAULTS_UNCOUNTED	64
+
 /* Bytes beyond the needed ones that one fault looks after, in all its ranges. */
 #define FAULT_AHEAD_MAX		PMD_SIZE
 
@@ -67,10 +70,13 @@ static struct workqueue_struct *fault_wq;
  * @detached: the client is gone
  * @task: the worker, while it may sleep in handle_mm_fault()
  * @watch: looks whether somebody still wants the page, and wakes @task if not
+ * @watch_period: until it looks again
  * @done: the client's callback
  * @data: and its argument
  * @work: on fault_wq
+ * @free_work: on mirror_wq, where giving pages back may sleep
  * @queued: on mirror->fault_queue
+ * @counted: in mirror->fault_running, else in mirror->fault_uncounted
  * @grants: pages granted; the client's once the fault is done
  * @grant: grant at the first loss: the client keeps losing what was installed
  * @write: the access will write
@@ -87,10 +93,13 @@ struct mm_mirror_fault {
 	bool			detached;
 	struct task_struct	*task;
 	struct timer_list	watch;
+	unsigned long		watch_period;
 	mm_mirror_done_fn	done;
 	void			*data;
 	struct work_struct	work;
+	struct work_struct	free_work;
 	struct list_head	queued;
+	bool			counted;
 	struct list_head	grants;
 	bool			grant;
 	bool			write;
@@ -110,13 +119,86 @@ static bool fault_is_dead(struct mm_mirror_fault *fault)
 	return READ_ONCE(fault->detached) || !rcu_access_pointer(fault->mm->owner);
 }
 
+static void fault_free(struct work_struct *work)
+{
+	struct mm_mirror_fault *fault = container_of(work, struct mm_mirror_fault,
+						     free_work);
+
+	grant_release_all(&fault->grants);
+	mm_mirror_put(fault->mirror);
+	kfree(fault);
+}
+
+/* Dirtying a granted page takes its lock, for which a client must not wait. */
 static void fault_put(struct mm_mirror_fault *fault)
 {
 	if (!refcount_dec_and_test(&fault->refs))
 		return;
-	grant_release_all(&fault->grants);
-	mm_mirror_put(fault->mirror);
-	kfree(fault);
+	if (list_empty(&fault->grants))
+		fault_free(&fault->free_work);
+	else
+		queue_work(mirror_wq, &fault->free_work);
+}
+
+/* ---- turns ---- */
+
+static void fault_start(struct mm_mirror_fault *fault)
+{
+	fault->counted = true;
+	stat_add(STAT_FAULTS_RUNNING, 1);
+	queue_work(fault_wq, &fault->work);
+}
+
+/* A counted turn is over: the next one of this process, if any. */
+static void fault_start_next(struct mm_mirror *mirror)
+{
+	struct mm_mirror_fault *next;
+	unsigned long flags;
+
+	spin_lock_irqsave(&mirror->fault_lock, flags);
+	next = list_first_entry_or_null(&mirror->fault_queue,
+					struct mm_mirror_fault, queued);
+	if (next)
+		list_del_init(&next->queued);
+	else
+		mirror->fault_running--;
+	spin_unlock_irqrestore(&mirror->fault_lock, flags);
+	if (next)
+		fault_start(next);
+}
+
+static void fault_end_turn(struct mm_mirror_fault *fault)
+{
+	struct mm_mirror *mirror = fault->mirror;
+	unsigned long flags;
+
+	stat_add(STAT_FAULTS_RUNNING, -1);
+	if (fault->counted) {
+		fault_start_next(mirror);
+		return;
+	}
+	spin_lock_irqsave(&mirror->fault_lock, flags);
+	mirror->fault_uncounted--;
+	spin_unlock_irqrestore(&mirror->fault_lock, flags);
+}
+
+/*
+ * A fault that waits for a userfaultfd's handler lets others of the process go on:
+ * the handler itself may need one.
+ */
+static void fault_give_turn(struct mm_mirror_fault *fault)
+{
+	struct mm_mirror *mirror = fault->mirror;
+	unsigned long flags;
+
+	spin_lock_irqsave(&mirror->fault_lock, flags);
+	if (fault->counted && mirror->fault_uncounted < FAULTS_UNCOUNTED) {
+		mirror->fault_uncounted++;
+		fault->counted = false;
+	}
+	spin_unlock_irqrestore(&mirror->fault_lock, flags);
+	if (!fault->counted)
+		fault_start_next(mirror);
 }
 
 /* ---- one page fault ---- */
@@ -154,7 +236,11 @@ static void fault_watch(struct timer_list *timer)
 	if (dead && fault->task)
 		wake_up_process(fault->task);
 	spin_unlock_irqrestore(&fault->lock, flags);
-	mod_timer(&fault->watch, jiffies + (dead ? 1 : FAULT_WATCH_PERIOD));
+	/* often at first, when the wake-up can have been too early */
+	fault->watch_period = dead ? min(2 * fault->watch_period,
+					 (unsigned long)FAULT_WATCH_PERIOD) : 1;
+	mod_timer(&fault->watch, jiffies + (dead ? fault->watch_period :
+						   FAULT_WATCH_PERIOD));
 }
 
 /*
@@ -186,6 +272,8 @@ static int fault_needed_page(struct mm_mirror_fault *fault,
 			     (tried ? FAULT_FLAG_TRIED : 0);
 	vm_fault_t ret;
 
+	if (userfaultfd_armed(vma) && fault->counted)
+		fault_give_turn(fault);
 	if (!fault_may_sleep_begin(fault))
 		return -ECANCELED;
 	ret = handle_mm_fault(vma, addr, flags, NULL);
@@ -489,14 +577,16 @@ static void fault_ahead(struct mm_mirror_fault *fault)
  */
 static void fault_complete(struct mm_mirror_fault *fault, int status)
 {
+	unsigned long flags;
+
 	if (status)
 		stat_add(STAT_FAULT_ERRORS, 1);
-	spin_lock_irq(&fault->lock);
+	spin_lock_irqsave(&fault->lock, flags);
 	/* pairs with the acquire in mm_mirror_fault_status() */
 	smp_store_release(&fault->status, status);
 	if (!fault->detached)
 		fault->done(fault, fault->data);
-	spin_unlock_irq(&fault->lock);
+	spin_unlock_irqrestore(&fault->lock, flags);
 }
 
 static int fault_run(struct mm_mirror_fault *fault)
@@ -520,28 +610,13 @@ static int fault_run(struct mm_mirror_fault *fault)
 	return status;
 }
 
-static void fault_start(struct mm_mirror_fault *fault)
+/* What the worker owes at the end, or whoever takes a fault off the queue. */
+static void fault_finish(struct mm_mirror_fault *fault, int status)
 {
-	stat_add(STAT_FAULTS_RUNNING, 1);
-	queue_work(fault_wq, &fault->work);
-}
-
-/* Our turn is over: the next one of this process, if any. */
-static void fault_start_next(struct mm_mirror *mirror)
-{
-	struct mm_mirror_fault *next;
-
-	stat_add(STAT_FAULTS_RUNNING, -1);
-	spin_lock(&mirror->fault_lock);
-	next = list_first_entry_or_null(&mirror->fault_queue,
-					struct mm_mirror_fault, queued);
-	if (next)
-		list_del_init(&next->queued);
-	else
-		mirror->fault_running--;
-	spin_unlock(&mirror->fault_lock);
-	if (next)
-		fault_start(next);
+	fault_complete(fault, status);
+	/* the last reference would tear the address space down here */
+	mmput_async(fault->mm);
+	fault_put(fault);
 }
 
 static void fault_work(struct work_struct *work)
@@ -555,26 +630,24 @@ static void fault_work(struct work_struct *work)
 		status = fault_run(fault);
 		timer_shutdown_sync(&fault->watch);
 	}
-	fault_start_next(fault->mirror);
-	fault_complete(fault, status);
-	/* the last reference would tear the address space down here */
-	mmput_async(fault->mm);
-	fault_put(fault);
+	fault_end_turn(fault);
+	fault_finish(fault, status);
 }
 
 static void fault_queue(struct mm_mirror_fault *fault)
 {
 	struct mm_mirror *mirror = fault->mirror;
+	unsigned long flags;
 	bool start;
 
 	stat_add(STAT_FAULTS, 1);
-	spin_lock(&mirror->fault_lock);
+	spin_lock_irqsave(&mirror->fault_lock, flags);
 	start = mirror->fault_running < FAULTS_PER_MIRROR;
 	if (start)
 		mirror->fault_running++;
 	else
 		list_add_tail(&fault->queued, &mirror->fault_queue);
-	spin_unlock(&mirror->fault_lock);
+	spin_unlock_irqrestore(&mirror->fault_lock, flags);
 	if (start)
 		fault_start(fault);
 }
@@ -612,7 +685,9 @@ fault_alloc(struct mm_mirror *mirror, const struct mm_mirror_range *ranges,
 	spin_lock_init(&fault->lock);
 	fault->status = -EINPROGRESS;
 	timer_setup(&fault->watch, fault_watch, 0);
+	fault->watch_period = 1;
 	INIT_WORK(&fault->work, fault_work);
+	INIT_WORK(&fault->free_work, fault_free);
 	INIT_LIST_HEAD(&fault->queued);
 	INIT_LIST_HEAD(&fault->grants);
 	fault->nr = nr;
@@ -724,6 +799,20 @@ int mm_mirror_fault_status(struct mm_mirror_fault *fault)
 }
 EXPORT_SYMBOL_GPL(mm_mirror_fault_status);
 
+/* Returns true if the fault was waiting for its turn, which it gives up. */
+static bool fault_unqueue(struct mm_mirror_fault *fault)
+{
+	struct mm_mirror *mirror = fault->mirror;
+	unsigned long flags;
+	bool queued;
+
+	spin_lock_irqsave(&mirror->fault_lock, flags);
+	queued = !list_empty(&fault->queued);
+	list_del_init(&fault->queued);
+	spin_unlock_irqrestore(&mirror->fault_lock, flags);
+	return queued;
+}
+
 /**
  * mm_mirror_fault_detach - stop wanting a fault
  * @fault: the fault; still to be put
@@ -742,6 +831,9 @@ void mm_mirror_fault_detach(struct mm_mirror_fault *fault)
 	if (fault->task)
 		mod_timer(&fault->watch, jiffies);
 	spin_unlock_irqrestore(&fault->lock, flags);
+
+	if (fault_unqueue(fault))
+		fault_finish(fault, -ECANCELED);
 }
 EXPORT_SYMBOL_GPL(mm_mirror_fault_detach);
 

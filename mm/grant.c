@@ -14,6 +14,7 @@
  * access, and the reference keeps the page from being anybody else's meanwhile.
  */
 
+#include <linux/hugetlb.h>
 #include <linux/mm.h>
 #include <linux/slab.h>
 
@@ -120,6 +121,9 @@ static int grant_pin(struct mm_struct *mm, struct mm_mirror_grant *grant)
 
 	if (!vma || vma->vm_start > grant->addr || vma_check(vma, grant->write))
 		return -EFAULT;
+	/* mremap() of hugetlb memory looks like a discard, see range_ends_grants() */
+	if (is_vm_hugetlb_page(vma))
+		return -EAGAIN;
 	ret = pin_user_pages_remote(mm, grant->addr, 1,
 				    FOLL_NOWAIT |
 				    (grant->write ? FOLL_WRITE : 0),

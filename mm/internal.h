@@ -37,9 +37,10 @@
  * @idle: leaves that lost their last translation, to be looked at by @reap_work
  * @reap_work: frees leaves that stay empty
  * @free_work: takes the mirror down after the last handle is gone
- * @fault_lock: protects @fault_queue and @fault_running
+ * @fault_lock: protects the next three; irq-safe
  * @fault_queue: faults that wait for their turn
  * @fault_running: faults of this process on the workqueue, <= FAULTS_PER_MIRROR
+ * @fault_uncounted: and those that wait for a userfaultfd, <= FAULTS_UNCOUNTED
  * @released: the address space is gone
  */
 struct mm_mirror {
@@ -52,9 +53,10 @@ struct mm_mirror {
 	struct llist_head		idle;
 	struct delayed_work		reap_work;
 	struct work_struct		free_work;
-	spinlock_t			fault_lock; /* the next two */
+	spinlock_t			fault_lock; /* the next three */
 	struct list_head		fault_queue;
 	unsigned int			fault_running;
+	unsigned int			fault_uncounted;
 };
 
 static inline struct mm_struct *mirror_mm(const struct mm_mirror *mirror)

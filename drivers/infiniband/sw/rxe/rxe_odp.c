@@ -357,6 +357,7 @@ void rxe_odp_slot_release(struct rxe_odp_slot *slot)
 	struct mm_mirror_fault *fault = slot->fault;
 
 	slot->losses = 0;
+	slot->retries = 0;
 	if (!fault)
 		return;
 	spin_lock_irq(&qp->odp.lock);
@@ -552,6 +553,7 @@ void rxe_odp_qp_release(struct rxe_qp *qp)
 	rxe_odp_slot_release(&qp->odp.comp);
 	qp->odp.kept_wqe = false;
 	qp->odp.slow = false;
+	qp->odp.rnr_nak = false;
 }
 
 /*
@@ -653,23 +655,22 @@ bool rxe_odp_take_kept_wqe(struct rxe_qp *qp)
 	return kept;
 }
 
-/* Has the peer sent the packet at the head again? Then it will soon give up. */
+/*
+ * Does the peer send the packet at the head again and again?  Then it will give up.
+ * Not yet at the first time: to some an RNR NAK is worse than a lost packet.
+ */
 static bool resp_is_retried(struct rxe_qp *qp, const struct rxe_pkt_info *pkt)
 {
+	unsigned int copies = 0;
 	struct sk_buff *skb;
-	bool found = false;
 
 	spin_lock_irq(&qp->req_pkts.lock);
 	skb_queue_walk(&qp->req_pkts, skb) {
-		const struct rxe_pkt_info *other = SKB_TO_PKT(skb);
-
-		if (other != pkt && other->psn == pkt->psn) {
-			found = true;
-			break;
-		}
+		if (SKB_TO_PKT(skb)->psn == pkt->psn)
+			copies++;
 	}
 	spin_unlock_irq(&qp->req_pkts.lock);
-	return found;
+	return copies > 2;
 }
 
 /* What follows the packet that is refused will come again with it. */
@@ -699,7 +700,7 @@ static int resp_parked(struct rxe_qp *qp, struct rxe_pkt_info *pkt, bool fresh)
 	if (qp->srq && (pkt->mask & RXE_RWR_MASK))
 		qp->odp.kept_wqe = true;
 
-	if (fresh && qp_type(qp) == IB_QPT_RC &&
+	if (fresh && qp_type(qp) == IB_QPT_RC && qp->odp.recv.fault &&
 	    (qp->odp.slow || resp_is_retried(qp, pkt))) {
 		resp_drop_rest(qp);
 		qp->odp.slow = true;
@@ -716,6 +717,7 @@ static int resp_parked(struct rxe_qp *qp, struct rxe_pkt_info *pkt, bool fresh)
  */
 void rxe_odp_resp_done(struct rxe_qp *qp, const struct rxe_pkt_info *pkt)
 {
+	qp->odp.recv.retries = 0;
 	if (likely(!rxe_odp_is_parked(&qp->odp.recv)))
 		return;
 	if (qp->odp.rnr_nak) {

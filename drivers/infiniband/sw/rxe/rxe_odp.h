@@ -148,7 +148,7 @@ static inline bool rxe_odp_is_parked(const struct rxe_odp_slot *slot)
 /* The access that the slot waited for has happened. */
 static inline void rxe_odp_done(struct rxe_odp_slot *slot)
 {
-	if (rxe_odp_is_parked(slot))
+	if (unlikely(slot->retries) || rxe_odp_is_parked(slot))
 		rxe_odp_slot_release(slot);
 }
 
