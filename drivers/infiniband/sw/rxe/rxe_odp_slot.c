@@ -244,7 +244,7 @@ void rxe_odp_qp_kick(struct rxe_qp *qp)
 }
 
 /*
- * Is it us whom an acknowledgement waits for?  A peer cannot have acknowledged a
+ * Is it us whom an ACK waits for?  A peer cannot have acknowledged a
  * message that a parked requester has not sent all of.  If there is an older one, the
  * retransmit timer is that one's.
  */
