@@ -26,28 +26,37 @@ static size_t round_up(size_t n, size_t to)
 	return (n + to - 1) / to * to;
 }
 
-void *t_map(size_t len, int flags, int fd)
+/*
+ * Far from where the kernel puts mappings by itself: nothing, such as the rings
+ * of a new queue pair, moves into the hole that a test makes by unmapping. The
+ * gap keeps mappings from merging.
+ */
+static void *claim_addresses(size_t len, size_t align)
 {
-	void *p = mmap(NULL, len, PROT_READ | PROT_WRITE, flags, fd, 0);
+	static u64 next = 0x200000000000ULL;
+	u64 size = round_up(len, align) + align;
+	u64 end = __atomic_add_fetch(&next, size + align, __ATOMIC_RELAXED);
 
-	if (p == MAP_FAILED)
+	return (void *)(uintptr_t)round_up(end - size - align, align);
+}
+
+static void *map_at(void *at, size_t len, int flags, int fd)
+{
+	void *p = mmap(at, len, PROT_READ | PROT_WRITE, flags | MAP_FIXED_NOREPLACE, fd, 0);
+
+	if (p != at)
 		t_die("mmap of %zu bytes: %s", len, strerror(errno));
 	return p;
 }
 
-/* Address space is left around it, so that nothing merges with the range. */
+void *t_map(size_t len, int flags, int fd)
+{
+	return map_at(claim_addresses(len, len < T_HUGE ? T_PAGE : T_HUGE), len, flags, fd);
+}
+
 void *t_map_huge_aligned(size_t len)
 {
-	u8 *p, *q;
-
-	p = mmap(NULL, len + 2 * T_HUGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (p == MAP_FAILED)
-		t_die("mmap of %zu bytes: %s", len, strerror(errno));
-	q = (u8 *)round_up((uintptr_t)p + 1, T_HUGE);
-	if (mmap(q, len, PROT_READ | PROT_WRITE,
-		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != q)
-		t_die("mmap of %zu bytes: %s", len, strerror(errno));
-	return q;
+	return map_at(claim_addresses(len, T_HUGE), len, MAP_PRIVATE | MAP_ANONYMOUS, -1);
 }
 
 void t_buf_alloc(struct t_buf *b, size_t offset, size_t len)

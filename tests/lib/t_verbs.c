@@ -178,14 +178,6 @@ void t_ep_connect(struct t_ep *ep, const struct t_addr *peer)
 	to_rts(ep);
 }
 
-static void drain_cq(struct t_ep *ep)
-{
-	struct ibv_wc wc;
-
-	while (ibv_poll_cq(ep->cq, 1, &wc) > 0)
-		;
-}
-
 static enum ibv_qp_state state_of(struct t_ep *ep)
 {
 	struct ibv_qp_init_attr init;
@@ -194,6 +186,14 @@ static enum ibv_qp_state state_of(struct t_ep *ep)
 	if (ibv_query_qp(ep->qp, &attr, IBV_QP_STATE, &init))
 		t_die("ibv_query_qp: %s", strerror(errno));
 	return attr.qp_state;
+}
+
+static void drain_cq(struct t_ep *ep)
+{
+	struct ibv_wc wc;
+
+	while (ibv_poll_cq(ep->cq, 1, &wc) > 0)
+		;
 }
 
 /*
@@ -335,11 +335,15 @@ static void fill_wr(struct ibv_send_wr *wr, const struct t_op *op)
 int t_post(struct t_ep *ep, const struct t_op *op, u64 *wr_id)
 {
 	struct ibv_send_wr wr = { .wr_id = ++ep->next_id }, *bad;
+	int err;
 
 	fill_wr(&wr, op);
 	if (wr_id)
 		*wr_id = wr.wr_id;
-	return ibv_post_send(ep->qp, &wr, &bad);
+	err = ibv_post_send(ep->qp, &wr, &bad);
+	if (err)
+		t_diag("ibv_post_send: %s, queue pair in state %d", strerror(err), state_of(ep));
+	return err;
 }
 
 int t_post_recv_sge(struct t_ep *ep, struct ibv_sge *sge, int num_sge)
