@@ -332,6 +332,8 @@ static void fill_wr(struct ibv_send_wr *wr, const struct t_op *op)
 	}
 }
 
+static __thread int post_error;
+
 int t_post(struct t_ep *ep, const struct t_op *op, u64 *wr_id)
 {
 	struct ibv_send_wr wr = { .wr_id = ++ep->next_id }, *bad;
@@ -341,8 +343,7 @@ int t_post(struct t_ep *ep, const struct t_op *op, u64 *wr_id)
 	if (wr_id)
 		*wr_id = wr.wr_id;
 	err = ibv_post_send(ep->qp, &wr, &bad);
-	if (err)
-		t_diag("ibv_post_send: %s, queue pair in state %d", strerror(err), state_of(ep));
+	post_error = err;
 	return err;
 }
 
@@ -479,6 +480,6 @@ const char *t_status(enum ibv_wc_status status)
 	if (status == T_TIMED_OUT)
 		return "no completion";
 	if (status == T_NOT_POSTED)
-		return "not posted";
+		return strerror(post_error);
 	return ibv_wc_status_str(status);
 }
