@@ -21,6 +21,7 @@
 
 #define LEN		(16 * T_PAGE)
 #define PROMPT_MS	5000
+#define SHORT		3000	/* several packets, one page */
 
 enum part { WRITTEN, READ_FROM, ATOMIC, LOCAL_SOURCE, LOCAL_TARGET, RECEIVE };
 
@@ -48,27 +49,27 @@ static void post(struct t_region *r, enum ibv_wr_opcode opcode, const struct t_b
 	t_check(!t_post(&r->pair.a, &op, NULL), "posting opcode %d", opcode);
 }
 
-static void start(struct t_region *r, enum part part)
+static void start(struct t_region *r, enum part part, size_t len)
 {
 	switch (part) {
 	case WRITTEN:
-		post(r, IBV_WR_RDMA_WRITE, &r->scratch, &r->buf, LEN);
+		post(r, IBV_WR_RDMA_WRITE, &r->scratch, &r->buf, len);
 		break;
 	case READ_FROM:
-		post(r, IBV_WR_RDMA_READ, &r->scratch, &r->buf, LEN);
+		post(r, IBV_WR_RDMA_READ, &r->scratch, &r->buf, len);
 		break;
 	case ATOMIC:
 		post(r, IBV_WR_ATOMIC_FETCH_AND_ADD, &r->scratch, &r->buf, 8);
 		break;
 	case LOCAL_SOURCE:
-		post(r, IBV_WR_RDMA_WRITE, &r->buf, &r->scratch, LEN);
+		post(r, IBV_WR_RDMA_WRITE, &r->buf, &r->scratch, len);
 		break;
 	case LOCAL_TARGET:
-		post(r, IBV_WR_RDMA_READ, &r->buf, &r->scratch, LEN);
+		post(r, IBV_WR_RDMA_READ, &r->buf, &r->scratch, len);
 		break;
 	case RECEIVE:
-		t_post_recv(&r->pair.b, &r->buf, 0, LEN);
-		post(r, IBV_WR_SEND, &r->scratch, NULL, LEN);
+		t_post_recv(&r->pair.b, &r->buf, 0, len);
+		post(r, IBV_WR_SEND, &r->scratch, NULL, len);
 		break;
 	}
 }
@@ -83,7 +84,7 @@ static int open_stuck(struct t_region *r, enum part part)
 	t_region_open(r, p, LEN);
 	t_fill_buf(&r->scratch, 50);
 	t_uffd_watch(uffd, p, LEN);
-	start(r, part);
+	start(r, part, LEN);
 	t_check(t_uffd_wait(uffd, 10000, &address), "no fault came");
 	return uffd;
 }
@@ -279,20 +280,10 @@ static void served_late_atomic(const void *arg)
 	t_check(now == old + 3, "the addition was made %lld times", (long long)(now - old) / 3);
 }
 
-static void serve_all(struct t_region *r, int uffd, u64 round)
-{
-	static u8 page[T_PAGE];
-	size_t off;
-
-	for (off = 0; off < LEN; off += T_PAGE) {
-		t_fill_at(page, T_PAGE, off, round);
-		t_uffd_serve(uffd, r->buf.iova + off, page);
-	}
-}
-
 /*
  * Usual timeouts (67 ms, 6 retries), and the first packet of a message waits for
- * 3 s: the peer is asked to come again, and its queue pair survives.
+ * 3 s: the peer is asked to come again, and its queue pair survives. In the middle
+ * of a message nobody can be asked.
  */
 static void patience(const void *arg)
 {
@@ -313,10 +304,10 @@ static void patience(const void *arg)
 	t_pair_reconnect(&r.pair);
 	t_fill_buf(&r.scratch, 50);
 	t_uffd_watch(uffd, p, LEN);
-	start(&r, a->part);
+	start(&r, a->part, SHORT);
 	t_check(t_uffd_wait(uffd, 10000, &address), "no fault came");
 	t_sleep_ms(3000);
-	serve_all(&r, uffd, 60);
+	serve_first(&r, uffd, 60);
 	serve_until_done(&r, uffd, 60);
 }
 
