@@ -281,7 +281,10 @@ static int fault_needed_page(struct mm_mirror_fault *fault,
 	return fault_result(ret);
 }
 
-/* A page that may be wanted next: whatever takes no waiting. */
+/*
+ * A page that may be wanted next: whatever takes no waiting.  -EAGAIN if it does, and
+ * its reading has been started.
+ */
 static int fault_ahead_page(struct mm_mirror_fault *fault,
 			    struct vm_area_struct *vma, unsigned long addr)
 {
@@ -289,9 +292,13 @@ static int fault_ahead_page(struct mm_mirror_fault *fault,
 			     FAULT_FLAG_REMOTE |
 			     (fault->write ? FAULT_FLAG_WRITE : 0);
 
+	int err;
+
 	if (userfaultfd_armed(vma))
 		return -EFAULT;
-	return fault_result(handle_mm_fault(vma, addr, flags, NULL)) ? -EFAULT : 0;
+	/* mmap_lock is held whatever it says, as for get_user_pages(FOLL_NOWAIT) */
+	err = fault_result(handle_mm_fault(vma, addr, flags, NULL));
+	return err == -ENOLINK ? -EAGAIN : err;
 }
 
 /* ---- one attempt at a piece of one leaf ---- */
@@ -350,18 +357,19 @@ static int piece_snapshot(struct mm_mirror_fault *fault,
 
 /*
  * Fault what the snapshot has not.  Returns 0 if nothing was missing, -ENOLINK if
- * mmap_lock was dropped, -ESTALE if something was faulted, or an error. Pages ahead
- * that could not be had end the piece before them.
+ * mmap_lock was dropped, -ESTALE if something was faulted, or an error. The piece
+ * ends before the first page ahead that could not be had; those after it are asked
+ * for all the same, so that what has to be read is read at once.
  */
 static int piece_fault_missing(struct mm_mirror_fault *fault,
 			       struct vm_area_struct *vma, struct piece *piece)
 {
-	unsigned long addr = piece->start;
+	unsigned long addr = piece->start, end = piece->end;
 	bool faulted = false;
 	unsigned int i;
 	int err;
 
-	for (i = 0; addr < piece->end; addr += PAGE_SIZE, i++) {
+	for (i = 0; addr < end; addr += PAGE_SIZE, i++) {
 		if (pfn_suffices(fault->pfns[i], fault->write))
 			continue;
 		if (piece->need)
@@ -369,14 +377,14 @@ static int piece_fault_missing(struct mm_mirror_fault *fault,
 						piece->waits >= FAULT_WAITS);
 		else
 			err = fault_ahead_page(fault, vma, addr);
-		if (err && !piece->need) {
-			piece->end = addr;
-			break;
-		}
-		if (err)
-			return err;
-		faulted = true;
 		cond_resched();
+		if (err && !piece->need)
+			piece->end = min(piece->end, addr);
+		if (err && piece->need)
+			return err;
+		if (err && err != -EAGAIN)
+			break;
+		faulted |= !err;
 	}
 	return faulted ? -ESTALE : 0;
 }
