@@ -450,7 +450,7 @@ static int piece_install(struct mm_mirror_fault *fault,
 {
 	unsigned int losses = fault->grant ? FAULT_LOSSES : 0;
 	unsigned long end = piece->end;
-	int err;
+	int err, granted;
 
 	while (!fault_is_dead(fault)) {
 		piece->end = end;
@@ -478,9 +478,13 @@ static int piece_install(struct mm_mirror_fault *fault,
 		}
 		if (losses < FAULT_LOSSES && piece->rounds < FAULT_ROUNDS)
 			continue;
-		err = piece_grant(fault, piece);
-		if (err != -EAGAIN)
-			return err;
+		granted = piece_grant(fault, piece);
+		if (granted != -EAGAIN)
+			return granted;
+		/* not to be had like that: what is installed will have to do */
+		if (!err)
+			return 0;
+		cond_resched();
 	}
 	return -ECANCELED;
 }

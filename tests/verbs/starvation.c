@@ -18,6 +18,7 @@
 struct thief {
 	pthread_t thread;
 	volatile u8 *p;
+	size_t len;
 	bool stop;
 };
 
@@ -28,15 +29,15 @@ static void *steal(void *arg)
 	while (!__atomic_load_n(&thief->stop, __ATOMIC_RELAXED)) {
 		(void)thief->p[0];
 		(void)thief->p[T_PAGE];
-		madvise((void *)thief->p, LEN, MADV_DONTNEED);
+		madvise((void *)thief->p, thief->len, MADV_DONTNEED);
 	}
 	return NULL;
 }
 
-static void thief_start(struct thief *thief, void *p)
+static void thief_start(struct thief *thief, void *p, size_t len, unsigned long held_us)
 {
-	*thief = (struct thief){ .p = p };
-	t_check(t_delay_set("fault_to_install", HELD_US), "this test wants a debug build");
+	*thief = (struct thief){ .p = p, .len = len };
+	t_check(t_delay_set("fault_to_install", held_us), "this test wants a debug build");
 	t_check(!pthread_create(&thief->thread, NULL, steal, thief), "thread");
 }
 
@@ -63,7 +64,7 @@ static void against_thief(void (*transfer)(struct t_region *r))
 	long grants = t_stat("grants");
 
 	open_shared(&r);
-	thief_start(&thief, r.buf.p);
+	thief_start(&thief, r.buf.p, LEN, HELD_US);
 	transfer(&r);
 	thief_stop(&thief);
 	t_check(t_stat("grants") > grants, "no page was granted: nothing was lost");
@@ -122,6 +123,28 @@ static void receive_into(struct t_region *r)
 	t_check(t_matches(r->buf.p, LEN, 43), "the bytes received are not there");
 }
 
+/*
+ * hugetlb pages are not granted. So there is a chance for each fault, and no more: it
+ * must end each time, and one of them wins.
+ */
+static void huge_pages(const void *arg)
+{
+	int fd = t_memfd("stolen huge", T_HUGE, MFD_HUGETLB);
+	struct t_region r;
+	struct thief thief;
+	int i;
+
+	(void)arg;
+	t_region_open(&r, t_map(T_HUGE, MAP_SHARED, fd), T_HUGE);
+	thief_start(&thief, r.buf.p, T_HUGE, 0);
+	for (i = 0; i < 20; i++) {
+		r.round = 40 + i;
+		t_region_write(&r, 0, LEN);
+	}
+	thief_stop(&thief);
+	t_region_cpu_holds(&r, 0, LEN, r.round);
+}
+
 static void run(const void *arg)
 {
 	void (*const *transfer)(struct t_region *r) = arg;
@@ -140,6 +163,7 @@ static const struct t_case cases[] = {
 	{ "receive", T_ODP, run, &transfers[3] },
 	{ "WRITE out of it", T_ODP, run, &transfers[4] },
 	{ "READ into it", T_ODP, run, &transfers[5] },
+	{ "huge pages", T_ODP, huge_pages, NULL },
 };
 
 int main(int argc, char **argv)

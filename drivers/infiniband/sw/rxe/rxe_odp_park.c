@@ -134,8 +134,10 @@ static int resp_parked(struct rxe_qp *qp, struct rxe_pkt_info *pkt, bool fresh)
 void rxe_odp_resp_done(struct rxe_qp *qp, const struct rxe_pkt_info *pkt)
 {
 	qp->odp.recv.retries = 0;
-	if (likely(!rxe_odp_is_parked(&qp->odp.recv)))
+	if (likely(!rxe_odp_is_parked(&qp->odp.recv))) {
+		qp->odp.slow = false;
 		return;
+	}
 	if (qp->odp.rnr_nak) {
 		qp->odp.rnr_nak = false;
 		return;
