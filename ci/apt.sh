@@ -48,9 +48,9 @@ apt_download()
 	die "apt cannot download $*; see above"
 }
 
-# apt_depends PACKAGE PATTERN: the first real dependency that matches.
+# apt_depends PACKAGE PATTERN: the first real dependency that matches; fails if none does.
 apt_depends()
 {
 	apt-cache depends "$1" 2>/dev/null |
-		sed -n 's/^ *|\{0,1\}Depends: //p' | grep -E "$2" | head -n 1
+		sed -n 's/^ *|\{0,1\}Depends: //p' | grep -E "$2" | head -n 1 | grep .
 }

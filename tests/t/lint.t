@@ -27,6 +27,9 @@ files()
 		done
 }
 
+# Without a list of files nothing would be found, and all be well.
+[ -n "$(files mm drivers)" ] || die "git cannot list the files here"
+
 # case_of WHAT: ok if nothing was found, else the findings.
 case_of()
 {
