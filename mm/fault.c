@@ -853,8 +853,8 @@ EXPORT_SYMBOL_GPL(mm_mirror_fault_detach);
  * mm_mirror_fault_put - detach from a fault, whether it is done or not, and forget it
  * @fault: the fault; not used by the caller after this
  *
- * Context: process context, no spinlock held: granted pages are given back. Never
- * waits for the fault.
+ * Context: any; not from the callback. Never waits for the fault; granted pages are
+ * given back by a worker, since that may wait.
  */
 void mm_mirror_fault_put(struct mm_mirror_fault *fault)
 {

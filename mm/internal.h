@@ -3,7 +3,8 @@
  * What the files of mm_mirror know of each other.  Lock order, outermost first
  * (Documentation/locking.md has the table and the reasons):
  *
- *	mirror->lock -> mmap_lock of the mm -> leaf->lock
+ *	mirror->lock -> mmap_lock of the mm (mmu_interval_notifier_insert() might)
+ *	mmap_lock -> leaf->lock
  *	fault->lock and mirror->fault_lock are leaves of their own
  */
 
