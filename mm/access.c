@@ -67,6 +67,7 @@ taken:
 	hold_acquire();
 	hold->addr = page_address(pfn_to_page(entry_pfn(word) + pages)) +
 		     offset_in_page(addr);
+	oracle_take(hold->addr);
 	mirror_delay(DELAY_TAKE_TO_DROP);
 	return 0;
 }
@@ -81,6 +82,7 @@ EXPORT_SYMBOL_GPL(mm_mirror_take);
 void mm_mirror_drop(struct mm_mirror_hold *hold)
 {
 	hold_release();
+	oracle_drop(hold->addr);
 	entry_drop(hold->entry);
 	preempt_enable();
 }

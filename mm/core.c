@@ -283,7 +283,7 @@ static int __init mm_mirror_init(void)
 	err = fault_init();
 	if (err)
 		goto err_destroy_wq;
-	stat_init();
+	oracle_init(stat_init());
 	return 0;
 
 err_destroy_wq:
@@ -305,6 +305,7 @@ static void __exit mm_mirror_exit(void)
 	destroy_workqueue(mirror_wq);
 	rcu_barrier();
 	stat_exit();
+	oracle_exit();
 }
 
 module_init(mm_mirror_init);

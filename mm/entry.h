@@ -32,6 +32,8 @@
 #include <linux/build_bug.h>
 #include <linux/wait_bit.h>
 
+#include "debug.h"
+
 #define ENTRY_PRESENT		BIT_ULL(0)
 #define ENTRY_WRITE		BIT_ULL(1)
 #define ENTRY_YOUNG		BIT_ULL(2)
@@ -44,6 +46,13 @@
 static inline unsigned long entry_pfn(u64 word)
 {
 	return word >> ENTRY_PFN_SHIFT;
+}
+
+/* What is true of every word at every time. */
+static inline void entry_check(u64 word)
+{
+	word_check(!word || (word & ENTRY_PRESENT), word);
+	word_check(!(word & ENTRY_DIRTY) || (word & ENTRY_WRITE), word);
 }
 
 static inline u64 entry_make(unsigned long pfn, bool write)
@@ -83,6 +92,8 @@ static inline bool entry_take(atomic64_t *entry, bool write, u64 *word)
 		      (write ? ENTRY_DIRTY : 0);
 	} while (!atomic64_try_cmpxchg(entry, &old, new));
 
+	entry_check(new);
+	word_check(!(new & ENTRY_ZAPPING), new);
 	*word = new;
 	return true;
 }
@@ -96,6 +107,9 @@ static inline void entry_drop(atomic64_t *entry)
 {
 	u64 word = atomic64_sub_return(ENTRY_HOLDER, entry);
 
+	entry_check(word);
+	/* below zero it would have borrowed from the pfn, and be full */
+	word_check((word & ENTRY_HOLDERS) != ENTRY_HOLDERS, word);
 	if (unlikely((word & (ENTRY_ZAPPING | ENTRY_HOLDERS)) == ENTRY_ZAPPING))
 		wake_up_var(entry);
 }
@@ -122,6 +136,8 @@ static inline bool entry_zap(atomic64_t *entry, bool mark, u64 *old)
 			return true;
 	} while (!atomic64_try_cmpxchg(entry, &word, new));
 
+	entry_check(word);
+	word_check(new || !(word & ENTRY_HOLDERS), word);
 	if (!new)
 		*old = word;
 	return new;
@@ -132,6 +148,7 @@ static inline void entry_wait(atomic64_t *entry)
 {
 	/* pairs with the full barrier of the last entry_drop() */
 	wait_var_event(entry, !(atomic64_read_acquire(entry) & ENTRY_HOLDERS));
+	entry_check(atomic64_read(entry));
 }
 
 static inline void entry_assert_layout(void)

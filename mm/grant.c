@@ -65,11 +65,17 @@ static struct mm_mirror_grant *grant_held(struct mm_mirror_leaf *leaf,
 	struct mm_mirror_grant *grant;
 	u64 old;
 
-	list_for_each_entry(grant, &leaf->grants, on_leaf)
-		if (grant->addr >= (range->start & PAGE_MASK) &&
-		    grant->addr < range->end &&
-		    entry_zap(&grant->entry, mark, &old))
+	lockdep_assert_held(&leaf->lock);
+
+	list_for_each_entry(grant, &leaf->grants, on_leaf) {
+		if (grant->addr < (range->start & PAGE_MASK) ||
+		    grant->addr >= range->end)
+			continue;
+		if (entry_zap(&grant->entry, mark, &old))
 			return grant;
+		if (old)
+			oracle_unmap(entry_pfn(old), 1);
+	}
 	return NULL;
 }
 
@@ -109,6 +115,7 @@ static void grant_link(struct mm_mirror_grant *grant)
 	atomic64_set(&grant->entry,
 		     entry_make(page_to_pfn(grant->page), grant->write));
 	spin_lock(&leaf->lock);
+	oracle_map(page_to_pfn(grant->page), 1);
 	list_add(&grant->on_leaf, &leaf->grants);
 	spin_unlock(&leaf->lock);
 }
@@ -130,6 +137,10 @@ static int grant_pin(struct mm_struct *mm, struct mm_mirror_grant *grant)
 				    &grant->page, NULL);
 	if (ret == 0 || ret == -EBUSY)
 		return -EAGAIN;
+	if (ret == 1 && oracle_prepare_pfn(page_to_pfn(grant->page))) {
+		unpin_user_page(grant->page);
+		return -ENOMEM;
+	}
 	return ret;
 }
 
@@ -205,6 +216,7 @@ static void grant_release(struct mm_mirror_grant *grant)
 	struct mm_mirror_leaf *leaf = grant->leaf;
 
 	spin_lock(&leaf->lock);
+	oracle_unmap_word(&grant->entry);
 	list_del(&grant->on_leaf);
 	spin_unlock(&leaf->lock);
 	list_del(&grant->on_fault);

@@ -20,6 +20,7 @@
 #include <linux/workqueue.h>
 #include <linux/xarray.h>
 
+#include "debug.h"
 #include "entry.h"
 
 #define LEAF_PAGES	(1UL << (PMD_SHIFT - PAGE_SHIFT))
@@ -203,7 +204,7 @@ static inline void stat_add(enum mirror_stat stat, long n)
 	atomic_long_add(n, &mirror_stats[stat]);
 }
 
-void stat_init(void);
+struct dentry *stat_init(void);
 void stat_exit(void);
 
 /*

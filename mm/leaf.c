@@ -48,6 +48,12 @@ static atomic64_t *span_word(const struct leaf_span *span, unsigned int i)
 	return span->word + i * span->stride;
 }
 
+/* How many pages each of them maps. */
+static unsigned int span_word_pages(const struct leaf_span *span)
+{
+	return span->stride == 1 ? 1 : LEAF_PAGES;
+}
+
 /* Under RCU or the leaf's lock.  Any part of a huge entry is all of it. */
 static struct leaf_span leaf_span(struct mm_mirror_leaf *leaf,
 				  unsigned int first, unsigned int last)
@@ -104,6 +110,7 @@ void page_harvest(u64 word, bool fold_young)
 {
 	struct page *page = pfn_to_page(entry_pfn(word));
 
+	oracle_tell(entry_pfn(word));
 	if (word & ENTRY_DIRTY)
 		set_page_dirty(page);
 	if (fold_young && (word & ENTRY_YOUNG))
@@ -135,6 +142,7 @@ static bool leaf_zap(struct mm_mirror_leaf *leaf, const struct leaf_span *span,
 		if (!old)
 			continue;
 		leaf->present--;
+		oracle_unmap(entry_pfn(old), span_word_pages(span));
 		page_harvest(old, fold_young);
 	}
 	return held;
@@ -374,11 +382,14 @@ static int leaf_reshape(struct mm_mirror_leaf *leaf, bool want_huge,
 }
 
 static void word_install(struct mm_mirror_leaf *leaf, atomic64_t *word,
-			 unsigned long pfn, bool write)
+			 unsigned long pfn, unsigned int pages, bool write)
 {
 	u64 old = atomic64_read(word);
 
+	lockdep_assert_held(&leaf->lock);
+
 	if (!old) {
+		oracle_map(pfn, pages);
 		/* pairs with the compare-exchange of entry_take() */
 		atomic64_set_release(word, entry_make(pfn, write));
 		leaf->present++;
@@ -410,6 +421,7 @@ static void leaf_fill(struct mm_mirror_leaf *leaf, const struct leaf_span *span,
 			pfn = hmm_pfn & ~HMM_PFN_FLAGS;
 		if (hmm_pfn & HMM_PFN_VALID)
 			word_install(leaf, span_word(span, i), pfn,
+				     span_word_pages(span),
 				     hmm_pfn & HMM_PFN_WRITE);
 	}
 }
@@ -450,6 +462,8 @@ int leaf_install(struct mm_mirror_leaf *leaf, unsigned long seq,
 	struct leaf_span span;
 	int ret = -ENOMEM;
 
+	if (oracle_prepare(hmm_pfns, nr))
+		return -ENOMEM;
 	if (want_huge && !rcu_access_pointer(leaf->huge)) {
 		huge = huge_alloc();
 		if (!huge)

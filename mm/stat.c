@@ -81,11 +81,13 @@ static void delay_init(void)
 }
 #endif
 
-void __init stat_init(void)
+/* Returns the directory. */
+struct dentry * __init stat_init(void)
 {
 	stat_dir = debugfs_create_dir("mm_mirror", NULL);
 	debugfs_create_file("stats", 0400, stat_dir, NULL, &stats_fops);
 	delay_init();
+	return stat_dir;
 }
 
 void stat_exit(void)

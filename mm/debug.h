@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * What a debug build (CONFIG_MM_MIRROR_DEBUG) checks of itself, and where it can be
+ * told to dawdle.  All of it is nothing otherwise.
+ */
+
+#ifndef MM_MIRROR_DEBUG_H
+#define MM_MIRROR_DEBUG_H
+
+#include <linux/atomic.h>
+#include <linux/bug.h>
+#include <linux/build_bug.h>
+#include <linux/types.h>
+
+struct dentry;
+
+#ifdef CONFIG_MM_MIRROR_DEBUG
+
+/* An invariant of a word: entry.h has them at the transitions. */
+#define word_check(cond, word)						\
+	WARN_ONCE(!(cond), "mm_mirror: not '%s': word %#llx\n", #cond,	\
+		  (unsigned long long)(word))
+
+/* oracle.c: is a page that is freed mapped or held? */
+void oracle_init(struct dentry *dir);
+void oracle_exit(void);
+int oracle_prepare(const unsigned long *hmm_pfns, unsigned int nr);
+int oracle_prepare_pfn(unsigned long pfn);
+void oracle_map(unsigned long pfn, unsigned int nr);
+void oracle_unmap(unsigned long pfn, unsigned int nr);
+void oracle_unmap_word(const atomic64_t *word);
+void oracle_tell(unsigned long pfn);
+void oracle_take(const void *addr);
+void oracle_drop(const void *addr);
+
+#else
+
+#define word_check(cond, word)						\
+	do {								\
+		BUILD_BUG_ON_INVALID(cond);				\
+		BUILD_BUG_ON_INVALID(word);				\
+	} while (0)
+
+static inline void oracle_init(struct dentry *dir)
+{
+}
+
+static inline void oracle_exit(void)
+{
+}
+
+static inline int oracle_prepare(const unsigned long *hmm_pfns, unsigned int nr)
+{
+	return 0;
+}
+
+static inline int oracle_prepare_pfn(unsigned long pfn)
+{
+	return 0;
+}
+
+static inline void oracle_map(unsigned long pfn, unsigned int nr)
+{
+}
+
+static inline void oracle_unmap(unsigned long pfn, unsigned int nr)
+{
+}
+
+static inline void oracle_unmap_word(const atomic64_t *word)
+{
+}
+
+static inline void oracle_tell(unsigned long pfn)
+{
+}
+
+static inline void oracle_take(const void *addr)
+{
+}
+
+static inline void oracle_drop(const void *addr)
+{
+}
+
+#endif /* CONFIG_MM_MIRROR_DEBUG */
+
+#endif /* MM_MIRROR_DEBUG_H */
