@@ -115,6 +115,7 @@ void t_pipe_read_page(int pipe_rd, void *page);
 
 long t_status_kb(const char *field);
 long t_stat(const char *name);
+long t_oracle(const char *name);
 bool t_stat_wait(const char *name, long value, int ms);
 bool t_delay_set(const char *point, unsigned long usecs);
 bool t_delay_available(void);

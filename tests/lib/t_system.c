@@ -73,14 +73,25 @@ long t_status_kb(const char *field)
 	return line_value(text, field);
 }
 
-/* A counter of the mirror, or -1 where there is none. */
-long t_stat(const char *name)
+static long debugfs_value(const char *path, const char *name)
 {
 	char text[8192];
 
-	if (!t_read_file(MIRROR_DEBUGFS "/stats", text, sizeof(text)))
+	if (!t_read_file(path, text, sizeof(text)))
 		return -1;
 	return line_value(text, name);
+}
+
+/* A counter of the mirror, or -1 where there is none. */
+long t_stat(const char *name)
+{
+	return debugfs_value(MIRROR_DEBUGFS "/stats", name);
+}
+
+/* A number of the debug build's book of pages, or -1. */
+long t_oracle(const char *name)
+{
+	return debugfs_value(MIRROR_DEBUGFS "/oracle", name);
 }
 
 /* Wait until a gauge is down to what it was; true where there is none. */
