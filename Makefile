@@ -46,6 +46,22 @@ $(TESTS) $(DEMOS): %: %.o $(TESTLIB)
 check: all
 	@tests/check $(T)
 
+# The same in guests on a kernel that watches itself (kernel/*.config).
+check-debug check-kcsan:
+	@KVER=$$(ci/kver $(FLAVOUR)) && export KVER && \
+	ci/fetch $$KVER >/dev/null && \
+	$(MAKE) --no-print-directory KVER=$$KVER modules-debug userspace && \
+	tests/check --debug $(T)
+
+check-debug: FLAVOUR = kasan
+check-kcsan: FLAVOUR = kcsan
+
+kernel-debug:
+	@ci/fetch $$(ci/kver kasan)
+
+kernel-kcsan:
+	@ci/fetch $$(ci/kver kcsan)
+
 check-pyverbs: all
 	@tests/check pyverbs
 
@@ -75,6 +91,10 @@ help:
 	@echo 'make                build the modules and the tests for $(KVER)'
 	@echo 'make demo           the main job: pinned and on-demand side by side'
 	@echo 'make check          every test; T="lint pyverbs" for some of tests/t'
+	@echo 'make check-debug    the same on a debug kernel (KASAN, lockdep, kmemleak, ...)'
+	@echo 'make check-kcsan    the same on one that looks for data races'
+	@echo 'make kernel-debug   build the debug kernel (once; about 12 minutes)'
+	@echo 'make kernel-kcsan   build the other'
 	@echo 'make check-mutants  take out each protection, its tests must notice;'
 	@echo '                    M=tests/mutants/NAME.patch for one'
 	@echo 'make check-pyverbs  the tests of rdma-core itself'
@@ -85,5 +105,6 @@ help:
 	@echo 'make clean          remove build/; the cache stays (~/.cache/unpin)'
 	@echo 'KVER=6.12.N+deb12-amd64 before any of them chooses the kernel.'
 
-.PHONY: all deps modules userspace check check-pyverbs check-mutants lint \
+.PHONY: all deps modules userspace check check-debug check-kcsan kernel-debug \
+	kernel-kcsan check-pyverbs check-mutants lint \
 	series-check demo demo-programs vm clean help
