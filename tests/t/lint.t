@@ -105,7 +105,8 @@ case_of "SPDX lines"
 {
 	sed 's/#.*//' tests/plan | while read -r group name mode count rest; do
 		[ -n "$group" ] || continue
-		[ -f "tests/t/$group.t" ] || echo "tests/plan: no tests/t/$group.t"
+		[ -f "tests/t/$group.t" ] || [ -f "tests/t-debug/$group.t" ] ||
+			echo "tests/plan: no tests/t/$group.t"
 		[ -f "tests/verbs/$name.c" ] || [ -x "tests/guest/$name" ] ||
 			echo "tests/plan: no program $name ($mode, $count cases $rest)"
 	done
