@@ -252,8 +252,10 @@ EXPORT_SYMBOL_GPL(mm_mirror_ref);
  */
 void mm_mirror_put(struct mm_mirror *mirror)
 {
-	if (refcount_dec_and_test(&mirror->refs))
-		mmu_notifier_put(&mirror->notifier);
+	if (!refcount_dec_and_test(&mirror->refs))
+		return;
+	mirror_delay(DELAY_LAST_TO_PUT);
+	mmu_notifier_put(&mirror->notifier);
 }
 EXPORT_SYMBOL_GPL(mm_mirror_put);
 
@@ -273,6 +275,7 @@ EXPORT_SYMBOL_GPL(mm_mirror_is_current);
 
 static int __init mm_mirror_init(void)
 {
+	struct dentry *dir;
 	int err;
 
 	entry_assert_layout();
@@ -283,7 +286,9 @@ static int __init mm_mirror_init(void)
 	err = fault_init();
 	if (err)
 		goto err_destroy_wq;
-	oracle_init(stat_init());
+	dir = stat_init();
+	delay_init(dir);
+	oracle_init(dir);
 	return 0;
 
 err_destroy_wq:

@@ -14,12 +14,32 @@
 
 struct dentry;
 
+/* Where it can be told to dawdle; see Documentation/locking.md. */
+enum mirror_delay {
+	DELAY_TAKE_TO_DROP,
+	DELAY_FAULT_TO_INSTALL,
+	DELAY_MARK_TO_WAIT,
+	DELAY_ZAP_TO_TELL,
+	DELAY_FIND_TO_AGE,
+	DELAY_REAP_TO_UNLINK,
+	DELAY_UNLINK_TO_REMOVE,
+	DELAY_DONE_TO_CALL,
+	DELAY_WAKE_TO_SLEEP,
+	DELAY_FAULT_TO_PARK,
+	DELAY_LAST_TO_PUT,
+	DELAY_NR,
+};
+
 #ifdef CONFIG_MM_MIRROR_DEBUG
 
 /* An invariant of a word: entry.h has them at the transitions. */
 #define word_check(cond, word)						\
 	WARN_ONCE(!(cond), "mm_mirror: not '%s': word %#llx\n", #cond,	\
 		  (unsigned long long)(word))
+
+/* delay.c */
+void delay_init(struct dentry *dir);
+void mirror_delay(enum mirror_delay point);
 
 /* oracle.c: is a page that is freed mapped or held? */
 void oracle_init(struct dentry *dir);
@@ -40,6 +60,14 @@ void oracle_drop(const void *addr);
 		BUILD_BUG_ON_INVALID(cond);				\
 		BUILD_BUG_ON_INVALID(word);				\
 	} while (0)
+
+static inline void delay_init(struct dentry *dir)
+{
+}
+
+static inline void mirror_delay(enum mirror_delay point)
+{
+}
 
 static inline void oracle_init(struct dentry *dir)
 {

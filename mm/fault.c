@@ -276,6 +276,7 @@ static int fault_needed_page(struct mm_mirror_fault *fault,
 		fault_give_turn(fault);
 	if (!fault_may_sleep_begin(fault))
 		return -ECANCELED;
+	mirror_delay(DELAY_WAKE_TO_SLEEP);
 	ret = handle_mm_fault(vma, addr, flags, NULL);
 	fault_may_sleep_end(fault);
 	return fault_result(ret);
@@ -596,8 +597,10 @@ static void fault_complete(struct mm_mirror_fault *fault, int status)
 	spin_lock_irqsave(&fault->lock, flags);
 	/* pairs with the acquire in mm_mirror_fault_status() */
 	smp_store_release(&fault->status, status);
-	if (!fault->detached)
+	if (!fault->detached) {
+		mirror_delay(DELAY_DONE_TO_CALL);
 		fault->done(fault, fault->data);
+	}
 	spin_unlock_irqrestore(&fault->lock, flags);
 }
 

@@ -207,23 +207,4 @@ static inline void stat_add(enum mirror_stat stat, long n)
 struct dentry *stat_init(void);
 void stat_exit(void);
 
-/*
- * Points at which a debug build can be told to dawdle, so that a test can hold a
- * race's window open.  They cost nothing otherwise.
- */
-enum mirror_delay {
-	DELAY_TAKE_TO_DROP,	/* cannot sleep */
-	DELAY_FAULT_TO_INSTALL,
-	DELAY_MARK_TO_WAIT,
-	DELAY_NR,
-};
-
-#ifdef CONFIG_MM_MIRROR_DEBUG
-void mirror_delay(enum mirror_delay point);
-#else
-static inline void mirror_delay(enum mirror_delay point)
-{
-}
-#endif
-
 #endif /* MM_MIRROR_INTERNAL_H */

@@ -143,6 +143,7 @@ static bool leaf_zap(struct mm_mirror_leaf *leaf, const struct leaf_span *span,
 			continue;
 		leaf->present--;
 		oracle_unmap(entry_pfn(old), span_word_pages(span));
+		mirror_delay(DELAY_ZAP_TO_TELL);
 		page_harvest(old, fold_young);
 	}
 	return held;
@@ -533,6 +534,7 @@ int leaf_young(struct mm_mirror *mirror, unsigned long start, unsigned long end,
 		unsigned long last = min(end - 1, first | ~PMD_MASK);
 		struct leaf_span span;
 
+		mirror_delay(DELAY_FIND_TO_AGE);
 		if (!READ_ONCE(leaf->present))
 			continue;
 		span = leaf_span(leaf, leaf_page(first), leaf_page(last));
@@ -546,6 +548,7 @@ int leaf_young(struct mm_mirror *mirror, unsigned long start, unsigned long end,
 
 static void leaf_free(struct mm_mirror_leaf *leaf)
 {
+	mirror_delay(DELAY_UNLINK_TO_REMOVE);
 	/* may wait for invalidations; after it no callback runs or comes */
 	mmu_interval_notifier_remove(&leaf->notifier);
 	table_free(rcu_replace_pointer(leaf->table, NULL, true));
@@ -583,9 +586,11 @@ void leaf_reap(struct work_struct *work)
 	struct mm_mirror_leaf *leaf, *next;
 
 	llist_for_each_entry_safe(leaf, next, llist_del_all(&mirror->idle),
-				  idle_node)
+				  idle_node) {
+		mirror_delay(DELAY_REAP_TO_UNLINK);
 		if (leaf_unlink_idle(leaf))
 			leaf_free(leaf);
+	}
 }
 
 /*

@@ -80,4 +80,12 @@ int mm_mirror_fault_status(struct mm_mirror_fault *fault);
 void mm_mirror_fault_detach(struct mm_mirror_fault *fault);
 void mm_mirror_fault_put(struct mm_mirror_fault *fault);
 
+#ifdef CONFIG_MM_MIRROR_DEBUG
+void mm_mirror_delay_park(void);
+#else
+static inline void mm_mirror_delay_park(void)
+{
+}
+#endif
+
 #endif /* _LINUX_MM_MIRROR_H */

@@ -8,6 +8,7 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <pthread.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -113,6 +114,15 @@ static void post_write(struct memory *m)
 	t_check(!t_post(&m->r.pair.a, &op, NULL), "posting");
 }
 
+static void close_memory(struct memory *m)
+{
+	t_pair_reconnect(&m->r.pair);
+	t_dereg(&m->r.buf);
+	t_buf_free(&m->r.scratch);
+	t_pair_close(&m->r.pair);
+	munmap(m->p, m->len);
+}
+
 static void nothing_reported(const struct memory *m)
 {
 	t_check(t_oracle("reports") == m->reports,
@@ -204,24 +214,68 @@ static bool try_held(enum way way, unsigned int start_ms)
 	t_check(t_wait(&m.r.pair.a, &wc) != T_TIMED_OUT, "the transfer does not end");
 	t_delay_set("take_to_drop", 0);
 	nothing_reported(&m);
-	t_pair_reconnect(&m.r.pair);
-	t_dereg(&m.r.buf);
-	t_buf_free(&m.r.scratch);
-	t_pair_close(&m.r.pair);
-	munmap(m.p, m.len);
+	close_memory(&m);
 	return hit;
 }
 
-static void while_held(const void *arg)
+static void until_hit(bool (*try)(enum way way, unsigned int start_ms), enum way way)
 {
 	static const unsigned int starts[TRIES] = { 20, 40, 70, 10, 90, 100 };
 	int i;
 
 	for (i = 0; i < TRIES; i++) {
-		if (try_held(*(const enum way *)arg, starts[i]))
+		if (try(way, starts[i]))
 			return;
 	}
 	t_check(false, "the window was not hit in %d tries", TRIES);
+}
+
+static void while_held(const void *arg)
+{
+	until_hit(try_held, *(const enum way *)arg);
+}
+
+/* ---- freed by one of two that take it away at once ---- */
+
+static void *discard(void *arg)
+{
+	free_pages(arg);
+	return NULL;
+}
+
+/*
+ * Both wait for the holder. One removes the word, and dawdles before it tells the
+ * page; the other must not return, and free the page, before that.
+ */
+static bool try_two(enum way way, unsigned int start_ms)
+{
+	long waits = t_stat("fence_waits");
+	struct memory m;
+	struct ibv_wc wc;
+	pthread_t other;
+	bool hit;
+
+	open_memory(&m, way);
+	t_delay_set("take_to_drop", 3 * HOLD_US);
+	/* for each word that nobody holds, too: the hold must last longer */
+	t_delay_set("zap_to_tell", HOLD_US / 5);
+	post_write(&m);
+	t_sleep_ms(start_ms);
+	t_check(!pthread_create(&other, NULL, discard, &m), "thread");
+	free_pages(&m);
+	pthread_join(other, NULL);
+	hit = t_stat("fence_waits") > waits + 1;
+	t_check(t_wait(&m.r.pair.a, &wc) != T_TIMED_OUT, "the transfer does not end");
+	t_delay_set("take_to_drop", 0);
+	t_delay_set("zap_to_tell", 0);
+	nothing_reported(&m);
+	close_memory(&m);
+	return hit;
+}
+
+static void by_two(const void *arg)
+{
+	until_hit(try_two, *(const enum way *)arg);
 }
 
 /* ---- freed by the end of the process ---- */
@@ -266,6 +320,7 @@ static const struct t_case cases[] = {
 	{ "while held: swap", T_ODP, while_held, &ways[SWAP] },
 	{ "while held: collapse", T_ODP, while_held, &ways[COLLAPSE] },
 	{ "while held: a huge page", T_ODP, while_held, &ways[HUGE] },
+	{ "while held: MADV_DONTNEED twice at once", T_ODP, by_two, &ways[DISCARD] },
 };
 
 int main(int argc, char **argv)

@@ -167,6 +167,7 @@ int rxe_odp_slot_wait(struct rxe_odp_slot *slot, const struct rxe_odp_want *want
 	if (IS_ERR(fault))
 		return PTR_ERR(fault);
 	slot->retries = 0;
+	mm_mirror_delay_park();
 	slot_park(slot, fault, want->mr);
 	return -EINPROGRESS;
 }
