@@ -24,6 +24,9 @@ static atomic64_t *find_entry(struct mm_mirror *mirror, unsigned long addr,
 {
 	struct mm_mirror_leaf *leaf = leaf_find(mirror, addr);
 
+	/* what is found stays allocated for as long as that is off */
+	lockdep_assert_preemption_disabled();
+
 	return leaf ? leaf_entry(leaf, addr, pages) : NULL;
 }
 
@@ -49,6 +52,8 @@ int mm_mirror_take(struct mm_mirror *mirror, unsigned long addr, bool write,
 {
 	unsigned int pages = 0;
 	u64 word;
+
+	lockdep_assert(!in_hardirq());
 
 	preempt_disable();
 	hold->entry = find_entry(mirror, addr, &pages);

@@ -174,6 +174,10 @@ static struct mm_mirror *mirror_get_locked(struct mm_struct *mm)
 
 	mmap_assert_write_locked(mm);
 
+	/* whoever changes mappings may wait for a holder */
+	hold_acquire();
+	hold_release();
+
 	notifier = mmu_notifier_get_locked(&mirror_ops, mm);
 	if (IS_ERR(notifier))
 		return ERR_CAST(notifier);
@@ -273,12 +277,25 @@ bool mm_mirror_is_current(const struct mm_mirror *mirror)
 }
 EXPORT_SYMBOL_GPL(mm_mirror_is_current);
 
+/*
+ * Reclaim may wait for a holder. Told to lockdep here, so that a holder that allocates
+ * is reported the first time, though nothing was ever reclaimed.
+ */
+static void __init hold_prime(void)
+{
+	fs_reclaim_acquire(GFP_KERNEL);
+	hold_acquire();
+	hold_release();
+	fs_reclaim_release(GFP_KERNEL);
+}
+
 static int __init mm_mirror_init(void)
 {
 	struct dentry *dir;
 	int err;
 
 	entry_assert_layout();
+	hold_prime();
 	leaf_sizes_init();
 	mirror_wq = alloc_workqueue("mm_mirror_free", WQ_UNBOUND, 0);
 	if (!mirror_wq)

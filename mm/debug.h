@@ -10,6 +10,7 @@
 #include <linux/atomic.h>
 #include <linux/bug.h>
 #include <linux/build_bug.h>
+#include <linux/sched/mm.h>
 #include <linux/types.h>
 
 struct dentry;
@@ -37,6 +38,12 @@ enum mirror_delay {
 	WARN_ONCE(!(cond), "mm_mirror: not '%s': word %#llx\n", #cond,	\
 		  (unsigned long long)(word))
 
+/* Where an allocation may happen, and mostly does not. */
+static inline void debug_might_alloc(void)
+{
+	might_alloc(GFP_KERNEL);
+}
+
 /* delay.c */
 void delay_init(struct dentry *dir);
 void mirror_delay(enum mirror_delay point);
@@ -60,6 +67,10 @@ void oracle_drop(const void *addr);
 		BUILD_BUG_ON_INVALID(cond);				\
 		BUILD_BUG_ON_INVALID(word);				\
 	} while (0)
+
+static inline void debug_might_alloc(void)
+{
+}
 
 static inline void delay_init(struct dentry *dir)
 {

@@ -370,6 +370,8 @@ static int piece_fault_missing(struct mm_mirror_fault *fault,
 	unsigned int i;
 	int err;
 
+	lockdep_assert_held(&fault->mm->mmap_lock);
+
 	for (i = 0; addr < end; addr += PAGE_SIZE, i++) {
 		if (pfn_suffices(fault->pfns[i], fault->write))
 			continue;
@@ -840,6 +842,9 @@ static bool fault_unqueue(struct mm_mirror_fault *fault)
 void mm_mirror_fault_detach(struct mm_mirror_fault *fault)
 {
 	unsigned long flags;
+
+	/* not from the callback */
+	lockdep_assert_not_held(&fault->lock);
 
 	spin_lock_irqsave(&fault->lock, flags);
 	fault->detached = true;

@@ -112,6 +112,8 @@ static void grant_link(struct mm_mirror_grant *grant)
 {
 	struct mm_mirror_leaf *leaf = grant->leaf;
 
+	lockdep_assert_held(&mirror_mm(leaf->mirror)->mmap_lock);
+
 	atomic64_set(&grant->entry,
 		     entry_make(page_to_pfn(grant->page), grant->write));
 	spin_lock(&leaf->lock);

@@ -463,6 +463,9 @@ int leaf_install(struct mm_mirror_leaf *leaf, unsigned long seq,
 	struct leaf_span span;
 	int ret = -ENOMEM;
 
+	lockdep_assert_not_held(&leaf->lock);
+	debug_might_alloc();
+
 	if (oracle_prepare(hmm_pfns, nr))
 		return -ENOMEM;
 	if (want_huge && !rcu_access_pointer(leaf->huge)) {
@@ -526,6 +529,8 @@ int leaf_young(struct mm_mirror *mirror, unsigned long start, unsigned long end,
 	struct mm_mirror_leaf *leaf;
 	unsigned long index;
 	int young = 0;
+
+	lockdep_assert_preemption_disabled();
 
 	rcu_read_lock();
 	xa_for_each_range(&mirror->leaves, index, leaf, start >> PMD_SHIFT,

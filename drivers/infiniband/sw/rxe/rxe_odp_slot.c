@@ -31,6 +31,9 @@ void rxe_odp_slot_release(struct rxe_odp_slot *slot)
 	struct rxe_qp *qp = slot->qp;
 	struct mm_mirror_fault *fault = slot->fault;
 
+	/* not from the callback, nor under a lock of ours */
+	lockdep_assert_irqs_enabled();
+
 	slot->losses = 0;
 	slot->retries = 0;
 	if (!fault)
@@ -46,6 +49,8 @@ void rxe_odp_slot_release(struct rxe_odp_slot *slot)
 static void slot_wake(struct mm_mirror_fault *fault, void *data)
 {
 	struct rxe_odp_slot *slot = data;
+
+	lockdep_assert_irqs_disabled();
 
 	rxe_sched_task(slot->task);
 }
@@ -184,6 +189,8 @@ void rxe_odp_qp_init(struct rxe_qp *qp)
 
 static void qp_detach_locked(struct rxe_qp *qp)
 {
+	lockdep_assert_held(&qp->odp.lock);
+
 	slot_detach(&qp->odp.recv);
 	slot_detach(&qp->odp.req);
 	slot_detach(&qp->odp.comp);
