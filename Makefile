@@ -47,7 +47,7 @@ check: all
 	@tests/check $(T)
 
 # The same in guests on a kernel that watches itself (kernel/*.config).
-check-debug check-kcsan:
+check-debug check-kcsan: deps
 	@KVER=$$(ci/kver $(FLAVOUR)) && export KVER && \
 	ci/fetch $$KVER >/dev/null && \
 	$(MAKE) --no-print-directory KVER=$$KVER modules-debug userspace && \
@@ -56,10 +56,10 @@ check-debug check-kcsan:
 check-debug: FLAVOUR = kasan
 check-kcsan: FLAVOUR = kcsan
 
-kernel-debug:
+kernel-debug: deps
 	@ci/fetch $$(ci/kver kasan)
 
-kernel-kcsan:
+kernel-kcsan: deps
 	@ci/fetch $$(ci/kver kcsan)
 
 check-pyverbs: all
