@@ -306,6 +306,7 @@ static int __init mm_mirror_init(void)
 	dir = stat_init();
 	delay_init(dir);
 	oracle_init(dir);
+	fail_init(dir);
 	return 0;
 
 err_destroy_wq:

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
  * What a debug build (CONFIG_MM_MIRROR_DEBUG) checks of itself, and where it can be
- * told to dawdle.  All of it is nothing otherwise.
+ * told to dawdle, or to fail.  All of it is nothing otherwise.
  */
 
 #ifndef MM_MIRROR_DEBUG_H
@@ -29,6 +29,22 @@ enum mirror_delay {
 	DELAY_FAULT_TO_PARK,
 	DELAY_LAST_TO_PUT,
 	DELAY_NR,
+};
+
+/* What can be made to fail, as if for want of memory; with fault injection only. */
+enum mirror_fail {
+	FAIL_FAULT,		/* the fault itself, in the client's task */
+	FAIL_PFNS,		/* where HMM puts what it sees */
+	FAIL_LEAF,
+	FAIL_INDEX,		/* the leaf's place in the mirror */
+	FAIL_NOTIFIER,		/* and its interval notifier */
+	FAIL_TABLE,
+	FAIL_HUGE,
+	FAIL_PAGE,		/* handle_mm_fault(), for a page that is needed */
+	FAIL_PAGE_AHEAD,	/* and for one that may be */
+	FAIL_GRANT,
+	FAIL_PIN,		/* its page */
+	FAIL_NR,
 };
 
 #ifdef CONFIG_MM_MIRROR_DEBUG
@@ -123,5 +139,20 @@ static inline void oracle_drop(const void *addr)
 }
 
 #endif /* CONFIG_MM_MIRROR_DEBUG */
+
+/* inject.c */
+#if defined(CONFIG_MM_MIRROR_DEBUG) && defined(CONFIG_FAULT_INJECTION_DEBUG_FS)
+int mirror_fail(enum mirror_fail point);
+void fail_init(struct dentry *parent);
+#else
+static inline int mirror_fail(enum mirror_fail point)
+{
+	return 0;
+}
+
+static inline void fail_init(struct dentry *parent)
+{
+}
+#endif
 
 #endif /* MM_MIRROR_DEBUG_H */

@@ -277,7 +277,8 @@ static int fault_needed_page(struct mm_mirror_fault *fault,
 	if (!fault_may_sleep_begin(fault))
 		return -ECANCELED;
 	mirror_delay(DELAY_WAKE_TO_SLEEP);
-	ret = handle_mm_fault(vma, addr, flags, NULL);
+	ret = mirror_fail(FAIL_PAGE) ? VM_FAULT_OOM :
+				       handle_mm_fault(vma, addr, flags, NULL);
 	fault_may_sleep_end(fault);
 	return fault_result(ret);
 }
@@ -297,6 +298,8 @@ static int fault_ahead_page(struct mm_mirror_fault *fault,
 
 	if (userfaultfd_armed(vma))
 		return -EFAULT;
+	if (mirror_fail(FAIL_PAGE_AHEAD))
+		return -ENOMEM;
 	/* mmap_lock is held whatever it says, as for get_user_pages(FOLL_NOWAIT) */
 	err = fault_result(handle_mm_fault(vma, addr, flags, NULL));
 	return err == -ENOLINK ? -EAGAIN : err;
@@ -606,6 +609,15 @@ static void fault_complete(struct mm_mirror_fault *fault, int status)
 	spin_unlock_irqrestore(&fault->lock, flags);
 }
 
+static unsigned long *pfns_alloc(void)
+{
+	unsigned int order = get_order(LEAF_PAGES * sizeof(unsigned long));
+
+	if (mirror_fail(FAIL_PFNS))
+		return NULL;
+	return (unsigned long *)__get_free_pages(GFP_KERNEL_ACCOUNT, order);
+}
+
 static int fault_run(struct mm_mirror_fault *fault)
 {
 	struct mem_cgroup *memcg = get_mem_cgroup_from_mm(fault->mm);
@@ -613,8 +625,7 @@ static int fault_run(struct mm_mirror_fault *fault)
 	int status = -ENOMEM;
 
 	/* our metadata is the owner's, like its page tables */
-	fault->pfns = (unsigned long *)__get_free_pages(GFP_KERNEL_ACCOUNT,
-				get_order(LEAF_PAGES * sizeof(*fault->pfns)));
+	fault->pfns = pfns_alloc();
 	if (fault->pfns) {
 		status = fault_needs(fault);
 		if (!status)
@@ -693,6 +704,8 @@ fault_alloc(struct mm_mirror *mirror, const struct mm_mirror_range *ranges,
 {
 	struct mm_mirror_fault *fault;
 
+	if (mirror_fail(FAIL_FAULT))
+		return NULL;
 	fault = kzalloc(struct_size(fault, ranges, nr), GFP_KERNEL);
 	if (!fault)
 		return NULL;

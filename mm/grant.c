@@ -133,7 +133,8 @@ static int grant_pin(struct mm_struct *mm, struct mm_mirror_grant *grant)
 	/* mremap() of hugetlb memory looks like a discard, see range_ends_grants() */
 	if (is_vm_hugetlb_page(vma))
 		return -EAGAIN;
-	ret = pin_user_pages_remote(mm, grant->addr, 1,
+	ret = mirror_fail(FAIL_PIN) ?:
+	      pin_user_pages_remote(mm, grant->addr, 1,
 				    FOLL_NOWAIT |
 				    (grant->write ? FOLL_WRITE : 0),
 				    &grant->page, NULL);
@@ -153,6 +154,8 @@ static int grant_page(struct mm_mirror *mirror, struct list_head *grants,
 	struct mm_mirror_grant *grant;
 	int err;
 
+	if (mirror_fail(FAIL_GRANT))
+		return -ENOMEM;
 	grant = kzalloc(sizeof(*grant), GFP_KERNEL_ACCOUNT);
 	if (!grant)
 		return -ENOMEM;

@@ -257,6 +257,8 @@ static struct mm_mirror_leaf *leaf_alloc(struct mm_mirror *mirror)
 {
 	struct mm_mirror_leaf *leaf;
 
+	if (mirror_fail(FAIL_LEAF))
+		return NULL;
 	leaf = kzalloc(sizeof(*leaf), GFP_KERNEL_ACCOUNT);
 	if (!leaf)
 		return NULL;
@@ -279,10 +281,12 @@ static struct mm_mirror_leaf *leaf_create(struct mm_mirror *mirror,
 	if (!leaf)
 		return ERR_PTR(-ENOMEM);
 	/* so that the store cannot fail with the notifier already inserted */
-	err = xa_reserve(&mirror->leaves, index, GFP_KERNEL_ACCOUNT);
+	err = mirror_fail(FAIL_INDEX) ?:
+	      xa_reserve(&mirror->leaves, index, GFP_KERNEL_ACCOUNT);
 	if (err)
 		goto err_free_leaf;
-	err = mmu_interval_notifier_insert(&leaf->notifier, mirror_mm(mirror),
+	err = mirror_fail(FAIL_NOTIFIER) ?:
+	      mmu_interval_notifier_insert(&leaf->notifier, mirror_mm(mirror),
 					   addr & PMD_MASK, PMD_SIZE, &leaf_ops);
 	if (err)
 		goto err_release_index;
@@ -427,10 +431,19 @@ static void leaf_fill(struct mm_mirror_leaf *leaf, const struct leaf_span *span,
 	}
 }
 
+static atomic64_t *table_alloc(void)
+{
+	if (mirror_fail(FAIL_TABLE))
+		return NULL;
+	return (atomic64_t *)get_zeroed_page(GFP_KERNEL_ACCOUNT);
+}
+
 static struct leaf_huge *huge_alloc(void)
 {
 	struct leaf_huge *huge;
 
+	if (mirror_fail(FAIL_HUGE))
+		return NULL;
 	return kzalloc(struct_size(huge, replica, leaf_replicas),
 		       GFP_KERNEL_ACCOUNT);
 }
@@ -474,7 +487,7 @@ int leaf_install(struct mm_mirror_leaf *leaf, unsigned long seq,
 			return -ENOMEM;
 	}
 	if (!want_huge && !rcu_access_pointer(leaf->table)) {
-		table = (atomic64_t *)get_zeroed_page(GFP_KERNEL_ACCOUNT);
+		table = table_alloc();
 		if (!table)
 			return -ENOMEM;
 	}
