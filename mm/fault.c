@@ -622,10 +622,11 @@ static int fault_run(struct mm_mirror_fault *fault)
 {
 	struct mem_cgroup *memcg = get_mem_cgroup_from_mm(fault->mm);
 	struct mem_cgroup *old = set_active_memcg(memcg);
-	int status = -ENOMEM;
+	int status = -ECANCELED;
 
 	/* our metadata is the owner's, like its page tables */
-	fault->pfns = pfns_alloc();
+	while (!(fault->pfns = pfns_alloc()) && !fault_is_dead(fault))
+		fault_wait_for_memory();
 	if (fault->pfns) {
 		status = fault_needs(fault);
 		if (!status)
