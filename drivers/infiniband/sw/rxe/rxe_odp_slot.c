@@ -123,10 +123,18 @@ static int slot_look(struct rxe_odp_slot *slot, unsigned long key)
 	return status;
 }
 
+static int slot_again(struct rxe_odp_slot *slot)
+{
+	if (READ_ONCE(slot->qp->odp.dead))
+		qp_drain(slot->qp);
+	else
+		rxe_sched_task(slot->task);
+	return -EINPROGRESS;
+}
+
 /*
- * There is nothing to wait for: the page has come meanwhile, its MR has gone, or
- * memory is short.  The access will see; but not for ever, if the user keeps changing
- * the list under it.
+ * There is nothing to wait for: the page has come meanwhile, or its MR has gone.  The
+ * access will see; but not for ever, if the user keeps changing the list under it.
  */
 int rxe_odp_slot_retry(struct rxe_odp_slot *slot)
 {
@@ -135,11 +143,17 @@ int rxe_odp_slot_retry(struct rxe_odp_slot *slot)
 		return -EFAULT;
 	}
 	cond_resched();
-	if (READ_ONCE(slot->qp->odp.dead))
-		qp_drain(slot->qp);
-	else
-		rxe_sched_task(slot->task);
-	return -EINPROGRESS;
+	return slot_again(slot);
+}
+
+/*
+ * Memory is short, which is no access error, for however long it is.  An allocation
+ * that succeeds may take much longer than this.
+ */
+static int slot_no_memory(struct rxe_odp_slot *slot)
+{
+	schedule_timeout_uninterruptible(1);
+	return slot_again(slot);
 }
 
 static struct mm_mirror_fault *slot_fault(struct rxe_odp_slot *slot,
@@ -168,7 +182,7 @@ int rxe_odp_slot_wait(struct rxe_odp_slot *slot, const struct rxe_odp_want *want
 	slot->key = want->range[0].start;
 	fault = slot_fault(slot, want);
 	if (fault == ERR_PTR(-ENOMEM))
-		return rxe_odp_slot_retry(slot);
+		return slot_no_memory(slot);
 	if (IS_ERR(fault))
 		return PTR_ERR(fault);
 	slot->retries = 0;
