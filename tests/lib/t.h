@@ -18,6 +18,7 @@
 #include <sys/types.h>
 
 typedef uint8_t u8;
+typedef uint16_t u16;
 typedef uint32_t u32;
 typedef uint64_t u64;
 typedef int64_t s64;
@@ -47,6 +48,7 @@ struct t_opts {
 	bool odp;
 	bool count_only;
 	const char *only;
+	unsigned int seconds;	/* that a case may take; a program may set it */
 };
 
 extern struct t_opts t_opts;
@@ -126,6 +128,55 @@ u64 t_now_ms(void);
 void t_sleep_ms(unsigned int ms);
 pid_t t_fork(void);
 bool t_wait_exit(pid_t pid, int ms, int *status);
+
+/* ---- failing allocations, in a debug kernel: t_fail.c ---- */
+
+void t_fail_reset(void);
+/**
+ * struct t_sweep - one operation, tried with each of its allocations failing
+ * @what: its name
+ * @op: returns 0 or an error
+ * @check: what must be true after it, given what it returned
+ * @also: an error that it may give besides ENOMEM and EFAULT
+ * @any_error: it may give any
+ * @from: the first allocation that fails, 1 if 0
+ * @step: from one that fails to the next, 1 if 0
+ */
+struct t_sweep {
+	const char *what;
+	int (*op)(void *ctx);
+	void (*check)(void *ctx, int err);
+	int also;
+	bool any_error;
+	unsigned int from;
+	unsigned int step;
+};
+
+#define T_SWEEP_MAX	50000U
+
+void t_sweep(const struct t_sweep *s, void *ctx);
+void t_fail_nth(unsigned int n);
+bool t_fail_nth_end(void);
+unsigned long t_fail_points_failed(void);
+const char *t_fail_points_idle(void);
+void t_fail_points(const char *names, unsigned int skip, unsigned int percent, long times);
+void t_fail_points_end(void);
+void t_fail_module(const char *module, unsigned int percent);
+long t_fail_module_end(void);
+
+/* ---- our modules: t_module.c ---- */
+
+void t_module_path(char *path, size_t len, const char *module);
+int t_module_load(const char *path);
+int t_module_unload(const char *name);
+void t_module_unload_soon(const char *name);
+
+/* ---- what rdma(8) does: t_nldev.c ---- */
+
+long t_resources(const char *what);
+u32 t_link_index(void);
+int t_link_add(void);
+int t_link_delete(u32 index);
 
 /* ---- userfaultfd: t_uffd.c ---- */
 

@@ -17,11 +17,10 @@
 
 #include "t.h"
 
-#define CASE_MS		45000
 #define DEATH_MS	20000
 #define EXIT_SKIP	77
 
-struct t_opts t_opts = { .dev = "rxe0", .gid = 1 };
+struct t_opts t_opts = { .dev = "rxe0", .gid = 1, .seconds = 45 };
 
 static int skip_pipe[2] = { -1, -1 };
 
@@ -124,6 +123,7 @@ static bool report(const struct t_case *c, int status)
 
 static bool run_case(const struct t_case *c)
 {
+	unsigned int ms = 1000 * t_opts.seconds;
 	bool passed = false;
 	int status;
 	pid_t pid;
@@ -136,10 +136,10 @@ static bool run_case(const struct t_case *c)
 	if (!pid)
 		run_child(c);
 	close(skip_pipe[1]);
-	if (t_wait_exit(pid, CASE_MS, &status)) {
+	if (t_wait_exit(pid, ms, &status)) {
 		passed = report(c, status);
 	} else {
-		t_diag("still running after %d s, killed", CASE_MS / 1000);
+		t_diag("still running after %u s, killed", ms / 1000);
 		kill(pid, SIGKILL);
 		if (!t_wait_exit(pid, DEATH_MS, &status))
 			t_diag("does not die of SIGKILL either");

@@ -5,16 +5,11 @@
  * they are loaded again. Run it last: it takes rxe0 away and brings it back.
  */
 #define _GNU_SOURCE
-#include <errno.h>
-#include <fcntl.h>
 #include <limits.h>
 #include <signal.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/syscall.h>
-#include <sys/utsname.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -22,50 +17,14 @@
 
 #define LEN	(8 * T_PAGE)
 
-/* build/userspace/tests/verbs/NAME -> build/KVER/VARIANT */
-static void module_path(char *path, size_t len, const char *module)
-{
-	const char *variant = getenv("UNPIN_VARIANT");
-	char exe[PATH_MAX / 2];
-	struct utsname name;
-	ssize_t n;
-	int up;
-
-	n = readlink("/proc/self/exe", exe, sizeof(exe) - 1);
-	t_check(n > 0 && variant && !uname(&name), "where the modules are");
-	exe[n] = '\0';
-	for (up = 0; up < 4; up++)
-		*strrchr(exe, '/') = '\0';
-	snprintf(path, len, "%s/%s/%s/%s", exe, name.release, variant, module);
-}
-
 static void load(const char *module)
 {
 	char path[PATH_MAX];
-	int fd;
-
-	module_path(path, sizeof(path), module);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	t_check(fd >= 0, "%s: %s", path, strerror(errno));
-	t_check(!syscall(SYS_finit_module, fd, "", 0), "loading %s: %s", module,
-		strerror(errno));
-	close(fd);
-}
-
-static int unload(const char *module)
-{
-	return syscall(SYS_delete_module, module, O_NONBLOCK) ? errno : 0;
-}
-
-/* A moment may pass until what a killed process had open is closed. */
-static void unload_soon(const char *module)
-{
-	u64 end = t_now_ms() + 10000;
 	int err;
 
-	while ((err = unload(module)) && t_now_ms() < end)
-		t_sleep_ms(20);
-	t_check(!err, "unloading %s: %s", module, strerror(err));
+	t_module_path(path, sizeof(path), module);
+	err = t_module_load(path);
+	t_check(!err, "loading %s: %s", module, strerror(err));
 }
 
 static void add_link(void)
@@ -83,8 +42,8 @@ static void add_link(void)
 
 static void unload_both(void)
 {
-	unload_soon("rdma_rxe");
-	unload_soon("mm_mirror");
+	t_module_unload_soon("rdma_rxe");
+	t_module_unload_soon("mm_mirror");
 	t_check(access("/sys/module/mm_mirror", F_OK), "mm_mirror is still there");
 }
 
@@ -193,8 +152,8 @@ static void not_while_in_use(const void *arg)
 	(void)arg;
 	t_region_open(&r, t_map(LEN, MAP_PRIVATE | MAP_ANONYMOUS, -1), LEN);
 	t_region_exchange(&r, 0, LEN);
-	t_check(unload("mm_mirror"), "mm_mirror was unloaded while rxe uses it");
-	t_check(unload("rdma_rxe"), "rdma_rxe was unloaded while a device is open");
+	t_check(t_module_unload("mm_mirror"), "mm_mirror was unloaded while rxe uses it");
+	t_check(t_module_unload("rdma_rxe"), "rdma_rxe was unloaded while a device is open");
 	t_region_exchange(&r, 0, LEN);
 }
 

@@ -1,0 +1,669 @@
+// SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
+/*
+ * Each allocation fails in turn: of registering, deregistering, opening a device and
+ * making a queue pair in the calling thread; of a fault in the workers. A verb that
+ * fails says ENOMEM, leaves nothing half-made and works when it is repeated; a
+ * transfer never fails: that memory is short is no access error. Every sweep counts
+ * what it made fail, and one that made nothing fail has failed. Needs a debug kernel.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "t.h"
+
+#define LEN		(8 * T_PAGE)
+
+/* ---- registration ---- */
+
+struct registration {
+	struct t_region r;
+	long mrs;
+	long mirrors;
+	size_t at;
+};
+
+static void registration_open(struct registration *reg)
+{
+	u8 *p = t_map(LEN, MAP_PRIVATE | MAP_ANONYMOUS, -1);
+
+	memset(reg, 0, sizeof(*reg));
+	reg->r.round = 100;
+	t_pair_open(&reg->r.pair, NULL);
+	t_buf_wrap(&reg->r.buf, p, LEN);
+	t_buf_alloc(&reg->r.scratch, 0, LEN);
+	t_reg_pinned(&reg->r.scratch, &reg->r.pair.dev);
+	reg->mrs = t_resources("mr");
+	reg->mirrors = t_stat("mirrors");
+}
+
+static int do_register(void *ctx)
+{
+	struct registration *reg = ctx;
+	struct t_buf *b = &reg->r.buf;
+
+	errno = 0;
+	b->mr = t_try_reg(&reg->r.pair.dev, b->p, b->len, T_REMOTE);
+	b->iova = (uintptr_t)b->p;
+	return b->mr ? 0 : errno ? errno : ENOTRECOVERABLE;
+}
+
+static int do_deregister(void *ctx)
+{
+	struct registration *reg = ctx;
+	int err = ibv_dereg_mr(reg->r.buf.mr);
+
+	if (!err)
+		reg->r.buf.mr = NULL;
+	return err;
+}
+
+/* Another place at each try, so that what is there cannot be from the last one. */
+static void moves_right_bytes(struct registration *reg)
+{
+	reg->at = (reg->at + 997) % (LEN - 3000);
+	t_region_exchange(&reg->r, reg->at, 3000);
+}
+
+static void nothing_half_made(struct registration *reg)
+{
+	t_check(t_resources("mr") == reg->mrs, "%ld MRs, there were %ld",
+		t_resources("mr"), reg->mrs);
+	t_check(t_stat_wait("mirrors", reg->mirrors, 5000), "a mirror is left");
+}
+
+static void check_register(void *ctx, int err)
+{
+	struct registration *reg = ctx;
+
+	if (err) {
+		nothing_half_made(reg);
+		t_reg(&reg->r.buf, &reg->r.pair.dev);
+	}
+	t_check(t_resources("mr") == reg->mrs + 1, "%ld MRs", t_resources("mr"));
+	moves_right_bytes(reg);
+	t_dereg(&reg->r.buf);
+	nothing_half_made(reg);
+}
+
+static void check_deregister(void *ctx, int err)
+{
+	struct registration *reg = ctx;
+
+	if (err)
+		t_dereg(&reg->r.buf);
+	nothing_half_made(reg);
+	t_reg(&reg->r.buf, &reg->r.pair.dev);
+	moves_right_bytes(reg);
+}
+
+static void register_sweep(const void *arg)
+{
+	static const struct t_sweep s = {
+		.what = "ibv_reg_mr", .op = do_register, .check = check_register,
+	};
+	struct registration reg;
+	struct t_buf keep;
+
+	(void)arg;
+	registration_open(&reg);
+	/* keeps the mirror: only the first registration makes one */
+	t_buf_alloc(&keep, 0, T_PAGE);
+	t_reg(&keep, &reg.r.pair.dev);
+	reg.mrs++;
+	reg.mirrors = t_stat("mirrors");
+	t_sweep(&s, &reg);
+}
+
+static void deregister_sweep(const void *arg)
+{
+	static const struct t_sweep s = {
+		.what = "ibv_dereg_mr", .op = do_deregister, .check = check_deregister,
+	};
+	struct registration reg;
+
+	(void)arg;
+	registration_open(&reg);
+	t_reg(&reg.r.buf, &reg.r.pair.dev);
+	reg.mirrors = t_stat("mirrors");
+	t_sweep(&s, &reg);
+}
+
+/* ---- the first registration of a process ---- */
+
+enum { NOT_INJECTED = 3, SURVIVED = 4, TOLD = 5 };
+
+static int first_try(unsigned int n)
+{
+	struct registration reg;
+	bool injected;
+	int err;
+
+	registration_open(&reg);
+	t_fail_nth(n);
+	err = do_register(&reg);
+	injected = t_fail_nth_end();
+	t_check(!err || injected, "a first ibv_reg_mr by itself: %s", strerror(err));
+	t_check(!err || err == ENOMEM || err == EFAULT, "a first ibv_reg_mr, failure %u: %s",
+		n, strerror(err));
+	/* the context keeps the mirror, if it came to that: one more than now, at most */
+	reg.mirrors++;
+	check_register(&reg, err);
+	return !injected ? NOT_INJECTED : err ? TOLD : SURVIVED;
+}
+
+static void first_register_sweep(const void *arg)
+{
+	long mirrors = t_stat("mirrors");
+	unsigned int n, told = 0;
+	int status;
+	pid_t pid;
+
+	(void)arg;
+	t_fail_reset();
+	for (n = 1; n < T_SWEEP_MAX; n++) {
+		pid = t_fork();
+		if (!pid)
+			_exit(first_try(n));
+		t_check(t_wait_exit(pid, T_WAIT_MS, &status) && WIFEXITED(status) &&
+			WEXITSTATUS(status) >= NOT_INJECTED, "try %u ends with %#x", n, status);
+		t_check(t_stat_wait("mirrors", mirrors, 5000), "a mirror is left");
+		told += WEXITSTATUS(status) == TOLD;
+		if (WEXITSTATUS(status) == NOT_INJECTED)
+			break;
+	}
+	t_diag("first ibv_reg_mr: %u failures injected, %u told", n - 1, told);
+	t_check(n < T_SWEEP_MAX, "no end");
+	t_check(told, "no failure was told");
+}
+
+/* ---- queue pairs and contexts, in which there are hooks of ours ---- */
+
+static int do_create_qp(void *ctx)
+{
+	struct t_ep *ep = ctx;
+	struct ibv_qp_init_attr attr = {
+		.send_cq = ep->cq,
+		.recv_cq = ep->cq,
+		.qp_type = IBV_QPT_RC,
+		.cap = { .max_send_wr = 16, .max_recv_wr = 16,
+			 .max_send_sge = 2, .max_recv_sge = 2 },
+	};
+
+	errno = 0;
+	ep->qp = ibv_create_qp(ep->dev->pd, &attr);
+	return ep->qp ? 0 : errno ? errno : ENOTRECOVERABLE;
+}
+
+static void check_create_qp(void *ctx, int err)
+{
+	struct t_ep *ep = ctx;
+
+	if (!err)
+		t_check(!ibv_destroy_qp(ep->qp), "ibv_destroy_qp");
+	t_check(t_resources("qp") == (long)ep->next_id, "%ld queue pairs, there were %ld",
+		t_resources("qp"), (long)ep->next_id);
+}
+
+static void qp_sweep(const void *arg)
+{
+	/* what the kernel says when it has no memory for rxe's socket */
+	static const struct t_sweep s = {
+		.what = "ibv_create_qp", .op = do_create_qp, .check = check_create_qp,
+		.also = ENFILE,
+	};
+	struct t_region r;
+	struct t_ep ep;
+
+	(void)arg;
+	t_region_open(&r, t_map(LEN, MAP_PRIVATE | MAP_ANONYMOUS, -1), LEN);
+	t_region_exchange(&r, 0, LEN);
+	ep = r.pair.a;
+	ep.next_id = t_resources("qp");
+	t_sweep(&s, &ep);
+	t_region_exchange(&r, 1, LEN - 1);
+}
+
+struct opening {
+	struct ibv_device *device;
+	struct ibv_context *ctx;
+	long contexts;
+};
+
+static int do_open(void *ctx)
+{
+	struct opening *o = ctx;
+
+	errno = 0;
+	o->ctx = ibv_open_device(o->device);
+	return o->ctx ? 0 : errno ? errno : ENOTRECOVERABLE;
+}
+
+static void check_open(void *ctx, int err)
+{
+	struct opening *o = ctx;
+
+	if (!err)
+		t_check(!ibv_close_device(o->ctx), "ibv_close_device");
+	t_check(t_resources("ctx") == o->contexts, "%ld contexts, there were %ld",
+		t_resources("ctx"), o->contexts);
+}
+
+static void open_sweep(const void *arg)
+{
+	/* the library has words of its own for what it cannot read */
+	static const struct t_sweep s = {
+		.what = "ibv_open_device", .op = do_open, .check = check_open,
+		.any_error = true,
+	};
+	struct opening o;
+	struct t_dev dev;
+
+	(void)arg;
+	t_dev_open(&dev);
+	o.device = dev.ctx->device;
+	o.contexts = t_resources("ctx");
+	t_sweep(&s, &o);
+}
+
+/* ---- transfers into and out of cold memory ---- */
+
+#define AREAS		48U	/* of 2 MiB: each try has a leaf of its own */
+#define SPAN		(2 * T_PAGE + 1234)
+#define INTO		1000
+
+enum memory { UNTOUCHED, FILLED, FORKED, PAGED_OUT, FILE_MAPPED, HUGE_PAGES };
+
+struct cold {
+	const char *name;
+	enum memory memory;
+	bool write;	/* the device writes to it */
+	void (*transfer)(struct t_region *r, size_t off, u64 round);
+};
+
+static void write_to(struct t_region *r, size_t off, u64 round)
+{
+	t_fill_at(r->scratch.p, SPAN, off, round);
+	t_expect(t_write(&r->pair.a, &r->scratch, 0, &r->buf, off, SPAN), IBV_WC_SUCCESS,
+		 "WRITE");
+}
+
+static void read_into(struct t_region *r, size_t off, u64 round)
+{
+	t_fill_at(r->scratch.p, SPAN, off, round);
+	t_expect(t_read(&r->pair.a, &r->buf, off, &r->scratch, 0, SPAN), IBV_WC_SUCCESS,
+		 "READ into it");
+}
+
+static void receive_into(struct t_region *r, size_t off, u64 round)
+{
+	struct ibv_wc wc;
+
+	t_fill_at(r->scratch.p, SPAN, off, round);
+	t_post_recv(&r->pair.b, &r->buf, off, SPAN);
+	t_expect(t_send(&r->pair.a, &r->scratch, 0, SPAN), IBV_WC_SUCCESS, "SEND");
+	t_expect(t_wait(&r->pair.b, &wc), IBV_WC_SUCCESS, "receive");
+}
+
+/* One word at a time: nothing is lost or done twice, wherever it is tried again. */
+static void add_to(struct t_region *r, size_t off, u64 round)
+{
+	size_t word = (off + 7) & ~7UL;
+	u64 before, after;
+
+	memcpy(&before, r->buf.p + word, sizeof(before));
+	t_expect(t_fadd(&r->pair.a, &r->scratch, 0, &r->buf, word, round), IBV_WC_SUCCESS,
+		 "FETCH_ADD");
+	memcpy(&after, r->buf.p + word, sizeof(after));
+	t_check(after == before + round, "%llu was added, not %llu",
+		(unsigned long long)(after - before), (unsigned long long)round);
+	memcpy(&after, r->scratch.p, sizeof(after));
+	t_check(after == before, "the addition returned another value");
+}
+
+static void read_from(struct t_region *r, size_t off, u64 round)
+{
+	(void)round;
+	memset(r->scratch.p, 0x5a, SPAN);
+	t_expect(t_read(&r->pair.a, &r->scratch, 0, &r->buf, off, SPAN), IBV_WC_SUCCESS,
+		 "READ");
+}
+
+static void write_out(struct t_region *r, size_t off, u64 round)
+{
+	(void)round;
+	memset(r->scratch.p, 0x5a, SPAN);
+	t_expect(t_write(&r->pair.a, &r->buf, off, &r->scratch, 0, SPAN), IBV_WC_SUCCESS,
+		 "WRITE out of it");
+}
+
+static void prepare(struct t_region *r, enum memory memory, size_t area, size_t off)
+{
+	u8 *p = r->buf.p + area;
+
+	if (memory == HUGE_PAGES)
+		t_check(!madvise(p, T_HUGE, MADV_HUGEPAGE), "MADV_HUGEPAGE");
+	if (memory == UNTOUCHED || memory == HUGE_PAGES)
+		return;
+	t_fill_at(r->buf.p + off, SPAN, off, 7);
+	if (memory == PAGED_OUT)
+		t_check(t_pageout(p, 4 * T_PAGE), "MADV_PAGEOUT left it there");
+}
+
+/* A child that has the pages too; told by a byte, it says whether they are as they were. */
+static pid_t keeper_start(struct t_region *r, size_t off, int *tell)
+{
+	int fds[2];
+	char byte;
+	pid_t pid;
+
+	t_check(!pipe(fds), "pipe");
+	pid = t_fork();
+	if (!pid) {
+		close(fds[1]);
+		if (read(fds[0], &byte, 1) < 0)
+			_exit(2);
+		_exit(!t_matches_at(r->buf.p + off, SPAN, off, 7));
+	}
+	close(fds[0]);
+	*tell = fds[1];
+	return pid;
+}
+
+static void keeper_end(pid_t pid, int tell)
+{
+	int status;
+
+	close(tell);
+	t_check(t_wait_exit(pid, T_WAIT_MS, &status) && !status,
+		"the child's pages have changed");
+}
+
+static void check_bytes(struct t_region *r, const struct cold *cold, size_t off, u64 round)
+{
+	bool zero = cold->memory == UNTOUCHED || cold->memory == HUGE_PAGES;
+
+	if (cold->transfer == add_to)
+		return;
+	if (cold->write)
+		t_check(t_matches_at(r->buf.p + off, SPAN, off, round), "wrong bytes there");
+	else if (zero)
+		t_check(t_all_zero(r->scratch.p, SPAN), "bytes that are not there");
+	else
+		t_check(t_matches_at(r->scratch.p, SPAN, off, 7), "wrong bytes out of it");
+}
+
+/* One transfer with the point after @skip failing; false if it passed no more of them. */
+static bool cold_try(struct t_region *r, const struct cold *cold, unsigned int skip)
+{
+	size_t area = skip * T_HUGE, off = area + INTO + 8 * skip;
+	unsigned long failed = t_fail_points_failed();
+	long errors = t_stat("fault_errors");
+	int tell = -1;
+	pid_t pid = 0;
+
+	prepare(r, cold->memory, area, off);
+	if (cold->memory == FORKED)
+		pid = keeper_start(r, off, &tell);
+	t_fail_points(NULL, skip, 100, 1);
+	cold->transfer(r, off, 200 + skip);
+	t_fail_points_end();
+	check_bytes(r, cold, off, 200 + skip);
+	if (pid)
+		keeper_end(pid, tell);
+	t_check(t_stat("fault_errors") == errors, "failure %u: a fault has failed", skip);
+	return t_fail_points_failed() > failed;
+}
+
+static void cold_sweep(const void *arg)
+{
+	const struct cold *cold = arg;
+	size_t len = AREAS * T_HUGE;
+	int flags = cold->memory == FILE_MAPPED ? MAP_SHARED :
+		    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+	int fd = cold->memory == FILE_MAPPED ? t_memfd("cold", len, 0) : -1;
+	long huge = t_stat("huge_leaves");
+	struct t_region r;
+	unsigned int n;
+
+	t_fail_reset();
+	t_region_open(&r, t_map(len, flags, fd), len);
+	for (n = 0; n < AREAS && cold_try(&r, cold, n); n++)
+		t_check(cold->memory != HUGE_PAGES || t_stat("huge_leaves") > huge,
+			"no huge leaf");
+	t_diag("%s: %u failures injected", cold->name, n);
+	t_check(n < AREAS, "no end");
+	/* fault, pfns, leaf, index, notifier, and its table or huge entry */
+	t_check(n >= 6, "only %u points were passed", n);
+}
+
+/* ---- grants ---- */
+
+#define HELD_US		20000UL
+
+struct thief {
+	pthread_t thread;
+	volatile u8 *p;
+	bool stop;
+};
+
+static void *steal(void *arg)
+{
+	struct thief *thief = arg;
+
+	while (!__atomic_load_n(&thief->stop, __ATOMIC_RELAXED)) {
+		(void)thief->p[0];
+		madvise((void *)thief->p, T_PAGE, MADV_DONTNEED);
+	}
+	return NULL;
+}
+
+/* The page of each try is taken away in a loop, see starvation.c: only a grant helps. */
+static bool granted_try(struct t_region *r, unsigned int skip)
+{
+	size_t off = skip * T_HUGE;
+	struct thief thief = { .p = r->buf.p + off };
+	unsigned long failed = t_fail_points_failed();
+	u64 round = 300 + skip;
+
+	t_check(t_delay_set("fault_to_install", HELD_US), "no delay points");
+	t_check(!pthread_create(&thief.thread, NULL, steal, &thief), "thread");
+	t_fail_points("grant pin", skip, 100, 1);
+	t_fill_at(r->scratch.p, T_PAGE, off, round);
+	t_expect(t_write(&r->pair.a, &r->scratch, 0, &r->buf, off, T_PAGE),
+		 IBV_WC_SUCCESS, "WRITE");
+	t_fail_points_end();
+	__atomic_store_n(&thief.stop, true, __ATOMIC_RELAXED);
+	pthread_join(thief.thread, NULL);
+	t_delay_set("fault_to_install", 0);
+	t_check(t_matches_at(r->buf.p + off, T_PAGE, off, round), "wrong bytes there");
+	return t_fail_points_failed() > failed;
+}
+
+static void grant_sweep(const void *arg)
+{
+	size_t len = AREAS * T_HUGE;
+	struct t_region r;
+	unsigned int n;
+
+	(void)arg;
+	t_fail_reset();
+	t_region_open(&r, t_map(len, MAP_SHARED, t_memfd("stolen", len, 0)), len);
+	for (n = 0; n < AREAS && granted_try(&r, n); n++)
+		;
+	t_diag("grants: %u failures injected", n);
+	t_check(n < AREAS, "no end");
+	t_check(n >= 2, "only %u points were passed", n);
+}
+
+/* ---- memory that is short for a while ---- */
+
+/* Longer than the queue pair would look for something that is not memory. */
+static void short_for_long(const void *arg)
+{
+	unsigned long failed;
+	struct t_region r;
+
+	(void)arg;
+	t_fail_reset();
+	failed = t_fail_points_failed();
+	t_region_open(&r, t_map(LEN, MAP_PRIVATE | MAP_ANONYMOUS, -1), LEN);
+	t_fail_points("fault", 0, 100, 1500);
+	t_region_write(&r, 5, LEN - 5);
+	t_fail_points_end();
+	t_region_cpu_holds(&r, 5, LEN - 5, r.round);
+	failed = t_fail_points_failed() - failed;
+	t_diag("%lu failures injected", failed);
+	t_check(failed == 1500, "%lu faults were made to fail", failed);
+}
+
+/* A queue pair that only waits for memory can be destroyed. */
+static void destroyed_while_short(const void *arg)
+{
+	unsigned long failed;
+	struct ibv_sge sge;
+	struct t_region r;
+	struct t_op op = { .opcode = IBV_WR_RDMA_WRITE, .sge = &sge, .num_sge = 1 };
+	const char *const *point = arg;
+	u64 start;
+
+	t_fail_reset();
+	t_region_open(&r, t_map(LEN, MAP_PRIVATE | MAP_ANONYMOUS, -1), LEN);
+	failed = t_fail_points_failed();
+	t_fail_points(*point, 0, 100, -1);
+	sge = t_sge(&r.scratch, 0, LEN);
+	op.raddr = r.buf.iova;
+	op.rkey = r.buf.mr->rkey;
+	t_check(!t_post(&r.pair.a, &op, NULL), "posting");
+	while (t_fail_points_failed() < failed + 5)
+		t_sleep_ms(10);
+	start = t_now_ms();
+	t_check(!ibv_destroy_qp(r.pair.b.qp), "destroying the responder");
+	t_check(!ibv_destroy_qp(r.pair.a.qp), "destroying the requester");
+	t_dereg(&r.buf);
+	t_check(t_now_ms() - start < 5000, "that took %llu ms",
+		(unsigned long long)(t_now_ms() - start));
+	t_fail_points_end();
+	t_check(t_stat_wait("faults_running", 0, 5000), "a fault is left");
+	t_check(t_all_zero(r.buf.p, LEN), "bytes came all the same");
+}
+
+static void open_large(struct t_region *r)
+{
+	size_t len = AREAS * T_HUGE;
+
+	t_region_open(r, t_map(len, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1), len);
+}
+
+static void exchanges(struct t_region *r)
+{
+	u64 state = 11;
+	size_t off;
+	int i;
+
+	for (i = 0; i < 12; i++) {
+		off = t_random(&state) % (r->buf.len - 5 * T_PAGE);
+		t_region_exchange(r, off, 4 * T_PAGE + 77);
+	}
+}
+
+/* Whatever fails, and in whatever order. */
+static void points_at_random(const void *arg)
+{
+	unsigned long failed;
+	struct t_region r;
+
+	(void)arg;
+	t_fail_reset();
+	failed = t_fail_points_failed();
+	open_large(&r);
+	t_fail_points(NULL, 0, 25, -1);
+	exchanges(&r);
+	t_fail_points_end();
+	failed = t_fail_points_failed() - failed;
+	t_diag("%lu failures injected", failed);
+	t_check(failed > 10, "%lu points were made to fail", failed);
+}
+
+/* The page tables and pages themselves: what handle_mm_fault() allocates for us. */
+static void allocators_at_random(const void *arg)
+{
+	int status;
+	long failed;
+	pid_t pid;
+
+	(void)arg;
+	t_fail_reset();
+	pid = t_fork();
+	if (!pid) {
+		struct t_region r;
+
+		open_large(&r);
+		t_fail_module("mm_mirror", 10);
+		exchanges(&r);
+		_exit(0);
+	}
+	if (!t_wait_exit(pid, 30000, &status)) {
+		t_fail_module_end();
+		t_die("the exchange does not end");
+	}
+	failed = t_fail_module_end();
+	t_check(failed > 10, "%ld allocations were made to fail", failed);
+	t_check(!status, "the exchange ends with %#x", status);
+}
+
+static void none_is_idle(const void *arg)
+{
+	const char *name = t_fail_points_idle();
+
+	(void)arg;
+	t_check(!name, "the fault point \"%s\" was never made to fail", name);
+}
+
+#define COLD(text, where, writes, how) \
+	{ text, T_ODP, cold_sweep, &(const struct cold){ text, where, writes, how } }
+
+static const char *const fault_point = "fault", *const page_point = "page";
+
+static const struct t_case cases[] = {
+	{ "the first registration of a process", T_ODP, first_register_sweep, NULL },
+	{ "a later registration", T_ODP, register_sweep, NULL },
+	{ "deregistration", T_ODP, deregister_sweep, NULL },
+	{ "making a queue pair", T_ODP, qp_sweep, NULL },
+	{ "opening the device", T_ODP, open_sweep, NULL },
+	COLD("WRITE to untouched memory", UNTOUCHED, true, write_to),
+	COLD("WRITE to memory paged out", PAGED_OUT, true, write_to),
+	COLD("WRITE to memory shared by fork", FORKED, true, write_to),
+	COLD("WRITE to a file", FILE_MAPPED, true, write_to),
+	COLD("WRITE to huge pages", HUGE_PAGES, true, write_to),
+	COLD("READ of untouched memory", UNTOUCHED, false, read_from),
+	COLD("READ of memory paged out", PAGED_OUT, false, read_from),
+	COLD("READ of huge pages", HUGE_PAGES, false, read_from),
+	COLD("atomic on memory paged out", PAGED_OUT, true, add_to),
+	COLD("atomic on memory shared by fork", FORKED, true, add_to),
+	COLD("receive in untouched memory", UNTOUCHED, true, receive_into),
+	COLD("receive in memory shared by fork", FORKED, true, receive_into),
+	COLD("WRITE out of filled memory", FILLED, false, write_out),
+	COLD("WRITE out of memory paged out", PAGED_OUT, false, write_out),
+	COLD("READ into untouched memory", UNTOUCHED, true, read_into),
+	COLD("READ into huge pages", HUGE_PAGES, true, read_into),
+	{ "a page granted because it kept getting away", T_ODP, grant_sweep, NULL },
+	{ "memory that stays short", T_ODP, short_for_long, NULL },
+	{ "destroyed while a fault has no memory", T_ODP, destroyed_while_short, &page_point },
+	{ "destroyed while there is none for a fault", T_ODP, destroyed_while_short,
+	  &fault_point },
+	{ "fault points at random", T_ODP, points_at_random, NULL },
+	{ "the kernel's allocators at random", T_ODP, allocators_at_random, NULL },
+	{ "every fault point was made to fail", T_ODP, none_is_idle, NULL },
+};
+
+int main(int argc, char **argv)
+{
+	return t_main(argc, argv, cases, T_ARRAY_SIZE(cases));
+}
