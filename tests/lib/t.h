@@ -125,6 +125,8 @@ bool t_write_file(const char *path, const char *text);
 bool t_read_file(const char *path, char *buf, size_t len);
 long t_read_long(const char *path);
 u64 t_now_ms(void);
+u64 t_patience(u64 ms);
+u64 t_deadline(u64 ms);
 void t_sleep_ms(unsigned int ms);
 pid_t t_fork(void);
 bool t_wait_exit(pid_t pid, int ms, int *status);

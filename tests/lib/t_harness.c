@@ -139,7 +139,8 @@ static bool run_case(const struct t_case *c)
 	if (t_wait_exit(pid, ms, &status)) {
 		passed = report(c, status);
 	} else {
-		t_diag("still running after %u s, killed", ms / 1000);
+		t_diag("still running after %llu s, killed",
+		       (unsigned long long)t_patience(ms) / 1000);
 		kill(pid, SIGKILL);
 		if (!t_wait_exit(pid, DEATH_MS, &status))
 			t_diag("does not die of SIGKILL either");

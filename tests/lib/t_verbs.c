@@ -369,7 +369,7 @@ void t_post_recv(struct t_ep *ep, const struct t_buf *b, size_t off, size_t len)
 
 bool t_poll(struct t_ep *ep, struct ibv_wc *wc, int ms)
 {
-	u64 end = t_now_ms() + ms;
+	u64 end = t_deadline(ms);
 	int n;
 
 	while ((n = ibv_poll_cq(ep->cq, 1, wc)) == 0) {

@@ -169,7 +169,7 @@ static void counts_holder(const void *arg)
 
 	open_memory(&m, DISCARD);
 	t_delay_set("take_to_drop", HOLD_US);
-	end = t_now_ms() + 2000;
+	end = t_deadline(2000);
 	post_write(&m);
 	while (!t_oracle("held"))
 		t_check(t_now_ms() < end, "the copy holds nothing");
@@ -294,7 +294,7 @@ static void by_exit(const void *arg)
 		kill(getpid(), SIGKILL);
 	}
 	t_check(t_wait_exit(pid, 20000, &status), "the killed process stays");
-	end = t_now_ms() + 5000;
+	end = t_deadline(5000);
 	while (t_oracle("mapped") != mapped)
 		t_check(t_now_ms() < end, "%ld words map pages, %ld before",
 			t_oracle("mapped"), mapped);

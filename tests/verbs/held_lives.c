@@ -90,7 +90,7 @@ static void post(struct scene *s, bool out_of_region)
 
 static void wait_for_fault(struct scene *s)
 {
-	u64 end = t_now_ms() + PROMPT_MS;
+	u64 end = t_deadline(PROMPT_MS);
 
 	while (t_stat("faults_running") <= s->running)
 		t_check(t_now_ms() < end, "no fault is at work");
@@ -274,7 +274,7 @@ static bool try_callback(struct scene *s, unsigned int start_ms)
 	t_sleep_ms(start_ms);
 	took = destroy(&s->r.pair.b);
 	delay("done_to_call", 0);
-	t_check(took < PROMPT_MS, "destroy took %llu ms", (unsigned long long)took);
+	t_check(took < t_patience(PROMPT_MS), "destroy took %llu ms", (unsigned long long)took);
 	/* a call into what was freed would come about now */
 	t_sleep_ms(HOLD_MS);
 	t_dereg(&s->r.buf);
@@ -328,7 +328,7 @@ static void destroyed_before_parked(const void *arg)
 	wait_for_fault(&s);
 	took = destroy(poster ? &s.r.pair.a : &s.r.pair.b);
 	delay("fault_to_park", 0);
-	t_check(took < PROMPT_MS, "destroy took %llu ms", (unsigned long long)took);
+	t_check(took < t_patience(PROMPT_MS), "destroy took %llu ms", (unsigned long long)took);
 	t_check(took > HOLD_MS / 4, "destroy did not meet the task that was to park");
 	t_check(t_stat_wait("faults_running", s.running, PROMPT_MS), "the fault goes on");
 }
@@ -346,7 +346,7 @@ static void deregistered_before_parked(const void *arg)
 	wait_for_fault(&s);
 	begin = t_now_ms();
 	t_dereg(&s.r.buf);
-	t_check(t_now_ms() - begin < PROMPT_MS, "dereg takes long");
+	t_check(t_now_ms() - begin < t_patience(PROMPT_MS), "dereg takes long");
 	/* rxe says this of a poster whose key is not known */
 	t_expect(t_wait(&s.r.pair.a, &wc),
 		 poster ? IBV_WC_LOC_QP_OP_ERR : IBV_WC_REM_ACCESS_ERR,
@@ -436,7 +436,7 @@ static void killed_before_install(const void *arg)
 	t_check(t_wait_exit(pid, PROMPT_MS, &status), "the killed process stays");
 	delay("fault_to_install", 0);
 	t_check(t_stat_wait("mirrors", s.mirrors, PROMPT_MS), "a mirror is left");
-	end = t_now_ms() + PROMPT_MS;
+	end = t_deadline(PROMPT_MS);
 	while (t_oracle("mapped") != mapped)
 		t_check(t_now_ms() < end, "words are left");
 	nothing_reported(&s);
@@ -553,7 +553,7 @@ static void reaped_while_held(const void *arg)
 			    .raddr = target.iova, .rkey = key.rkey };
 	for (i = 0; i < posted; i++)
 		t_check(!t_post(&ep, &op, NULL), "posting");
-	end = t_now_ms() + 10000;
+	end = t_deadline(10000);
 	while (t_stat("invalidate_refused") == refused && t_now_ms() < end)
 		t_sleep_ms(20);
 	delay("take_to_drop", 0);

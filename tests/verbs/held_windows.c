@@ -555,7 +555,7 @@ static bool try_dereg(const struct arg *a, unsigned int start_ms)
 	begin = t_now_ms();
 	t_dereg(&w.r.buf);
 	t_fill(w.p, w.len, 90);
-	t_check(t_now_ms() - begin < 5000, "dereg took %llu ms",
+	t_check(t_now_ms() - begin < t_patience(5000), "dereg took %llu ms",
 		(unsigned long long)(t_now_ms() - begin));
 	end_transfer(&w);
 	delay("take_to_drop", 0);

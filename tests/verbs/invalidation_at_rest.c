@@ -757,7 +757,7 @@ static long ksm_scans(void)
 static void ksm_scan(void)
 {
 	long until = ksm_scans() + 3;
-	u64 end = t_now_ms() + 15000;
+	u64 end = t_deadline(15000);
 
 	t_write_file("/sys/kernel/mm/ksm/pages_to_scan", "10000");
 	t_write_file("/sys/kernel/mm/ksm/sleep_millisecs", "10");
@@ -1071,7 +1071,7 @@ static void owner_body(int report, const int *go, const struct t_addr *peer, boo
 
 static bool owner_left(pid_t pid, bool exec)
 {
-	u64 end = t_now_ms() + 10000;
+	u64 end = t_deadline(10000);
 	char path[64], comm[32];
 	int status;
 

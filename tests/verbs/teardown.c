@@ -165,12 +165,12 @@ static void victim(const struct arg *a, int say, int go)
 		_exit(2);
 	begin = t_now_ms();
 	do_end(&r, a->end);
-	t_check(t_now_ms() - begin < PROMPT_MS, "took %llu ms",
+	t_check(t_now_ms() - begin < t_patience(PROMPT_MS), "took %llu ms",
 		(unsigned long long)(t_now_ms() - begin));
 	if (a->end == DEREG)
 		request_fails(&r);
 	rest_goes_too(&r, a->end);
-	t_check(t_now_ms() - begin < 2 * PROMPT_MS, "all took %llu ms",
+	t_check(t_now_ms() - begin < t_patience(2 * PROMPT_MS), "all took %llu ms",
 		(unsigned long long)(t_now_ms() - begin));
 	_exit(0);
 }
@@ -224,7 +224,7 @@ static void unserved(const void *arg)
 static void serve_until_done(struct t_region *r, int uffd, u64 round)
 {
 	static u8 page[T_PAGE];
-	u64 address, end = t_now_ms() + 20000;
+	u64 address, end = t_deadline(20000);
 	struct ibv_wc wc;
 
 	while (!t_poll(&r->pair.a, &wc, 0)) {
@@ -411,7 +411,7 @@ static void dereg_in_flight(const void *arg)
 		t_sleep_ms(i);
 		begin = t_now_ms();
 		t_dereg(i & 1 ? &s.dst : &s.src);
-		t_check(t_now_ms() - begin < PROMPT_MS, "took long");
+		t_check(t_now_ms() - begin < t_patience(PROMPT_MS), "took long");
 		nothing_is_written(i & 1 ? &s.dst : &s.src);
 		s.stop = true;
 		pthread_join(s.thread, NULL);
@@ -430,7 +430,7 @@ static void destroy_in_flight(const void *arg)
 		t_sleep_ms(i);
 		begin = t_now_ms();
 		t_check(!ibv_destroy_qp(s.pair.b.qp), "destroy");
-		t_check(t_now_ms() - begin < PROMPT_MS, "took long");
+		t_check(t_now_ms() - begin < t_patience(PROMPT_MS), "took long");
 		nothing_is_written(&s.dst);
 		s.stop = true;
 		pthread_join(s.thread, NULL);
