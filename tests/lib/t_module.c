@@ -53,7 +53,7 @@ int t_module_unload(const char *name)
 /* A moment may pass until what a killed process had open is closed. */
 void t_module_unload_soon(const char *name)
 {
-	u64 end = t_now_ms() + 10000;
+	u64 end = t_deadline(10000);
 	int err;
 
 	while ((err = t_module_unload(name)) && t_now_ms() < end)
