@@ -112,7 +112,7 @@ static void race_start_on(struct race *c, void *p, size_t len, bool errors_allow
 	t_region_open(&c->r, p, len);
 	traffic_start(&c->traffic[0], c, IBV_WR_RDMA_WRITE, errors_allowed);
 	traffic_start(&c->traffic[1], c, IBV_WR_RDMA_READ, errors_allowed);
-	c->end = t_now_ms() + RUN_MS;
+	c->end = t_deadline(RUN_MS);
 }
 
 static void race_start(struct race *c, void *p, bool errors_allowed)
