@@ -2,7 +2,8 @@
 /*
  * Each allocation fails in turn while mm_mirror is loaded and the modules are unloaded,
  * and some of what the stock kernel allocates for loading rdma_rxe, and for making and
- * removing a device: what fails leaves nothing behind, and works when it is repeated. Needs a debug kernel. Run it last: it takes rxe0 away and brings it back.
+ * removing a device: what fails leaves nothing behind, and works when it is repeated.
+ * Needs a debug kernel. Run it last: it takes rxe0 away and brings it back.
  */
 #define _GNU_SOURCE
 #include <errno.h>
