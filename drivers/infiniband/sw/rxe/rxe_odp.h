@@ -34,6 +34,7 @@ struct sk_buff_head;
  * @task: runs that side
  * @fault: outstanding, or done and not looked at; set and cleared by @task, under
  *	qp->odp.lock, so that others can detach
+ * @no_memory: there was no memory for a fault; @task tries again by itself
  * @key: address that the failed access needs first
  * @losses: faults for @key that were done, and yet the access failed again
  * @retries: tries since the last fault
@@ -42,6 +43,7 @@ struct rxe_odp_slot {
 	struct rxe_qp		*qp;
 	struct rxe_task		*task;
 	struct mm_mirror_fault	*fault;
+	bool			no_memory;
 	unsigned long		key;
 	unsigned int		losses;
 	unsigned int		retries;
@@ -140,9 +142,10 @@ void rxe_odp_resp_done(struct rxe_qp *qp, const struct rxe_pkt_info *pkt);
 unsigned int rxe_odp_rnr_timer(const struct rxe_qp *qp);
 void rxe_odp_slot_release(struct rxe_odp_slot *slot);
 
+/* By the slot's task: does it wait for a fault, or for memory to have one? */
 static inline bool rxe_odp_is_parked(const struct rxe_odp_slot *slot)
 {
-	return unlikely(READ_ONCE(slot->fault));
+	return unlikely(slot->fault || slot->no_memory);
 }
 
 /* The access that the slot waited for has happened. */

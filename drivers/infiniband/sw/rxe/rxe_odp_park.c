@@ -116,7 +116,8 @@ static int resp_parked(struct rxe_qp *qp, struct rxe_pkt_info *pkt, bool fresh)
 	if (qp->srq && (pkt->mask & RXE_RWR_MASK))
 		qp->odp.kept_wqe = true;
 
-	if (fresh && qp_type(qp) == IB_QPT_RC && qp->odp.recv.fault &&
+	if (fresh && qp_type(qp) == IB_QPT_RC &&
+	    rxe_odp_is_parked(&qp->odp.recv) &&
 	    (qp->odp.slow || resp_is_retried(qp, pkt))) {
 		resp_drop_rest(qp);
 		qp->odp.slow = true;

@@ -36,6 +36,7 @@ void rxe_odp_slot_release(struct rxe_odp_slot *slot)
 
 	slot->losses = 0;
 	slot->retries = 0;
+	slot->no_memory = false;
 	if (!fault)
 		return;
 	spin_lock_irq(&qp->odp.lock);
@@ -107,14 +108,14 @@ static int slot_look(struct rxe_odp_slot *slot, unsigned long key)
 	unsigned int losses = slot->losses;
 	int status;
 
-	if (!slot->fault)
-		return 0;
-	status = mm_mirror_fault_status(slot->fault);
 	if (slot->key != key) {
 		/* for an access that has since succeeded, or gone */
 		rxe_odp_slot_release(slot);
 		return 0;
 	}
+	if (!slot->fault)
+		return 0;
+	status = mm_mirror_fault_status(slot->fault);
 	if (status == -EINPROGRESS)
 		return status;
 	rxe_odp_slot_release(slot);
@@ -147,8 +148,9 @@ int rxe_odp_slot_retry(struct rxe_odp_slot *slot)
 }
 
 /*
- * Memory is short, which is no access error, for however long it is.  An allocation
- * that succeeds may take much longer than this.
+ * Memory is short, which is no access error, for however long it is: the slot counts
+ * as parked, so that a peer that retransmits is told to wait.  An allocation that
+ * succeeds may take much longer than this.
  */
 static int slot_no_memory(struct rxe_odp_slot *slot)
 {
@@ -181,7 +183,8 @@ int rxe_odp_slot_wait(struct rxe_odp_slot *slot, const struct rxe_odp_want *want
 
 	slot->key = want->range[0].start;
 	fault = slot_fault(slot, want);
-	if (fault == ERR_PTR(-ENOMEM))
+	slot->no_memory = fault == ERR_PTR(-ENOMEM);
+	if (slot->no_memory)
 		return slot_no_memory(slot);
 	if (IS_ERR(fault))
 		return PTR_ERR(fault);
