@@ -35,7 +35,8 @@ static u32 delay_us[DELAY_NR];
 
 void mirror_delay(enum mirror_delay point)
 {
-	u32 us = READ_ONCE(delay_us[point]);
+	/* debugfs stores it, without a mark */
+	u32 us = data_race(READ_ONCE(delay_us[point]));
 
 	if (!us)
 		return;

@@ -232,15 +232,15 @@ static void fault_watch(struct timer_list *timer)
 	bool dead = fault_is_dead(fault);
 	unsigned long flags;
 
-	spin_lock_irqsave(&fault->lock, flags);
-	if (dead && fault->task)
-		wake_up_process(fault->task);
-	spin_unlock_irqrestore(&fault->lock, flags);
 	/* often at first, when the wake-up can have been too early */
 	fault->watch_period = dead ? min(2 * fault->watch_period,
 					 (unsigned long)FAULT_WATCH_PERIOD) : 1;
+	spin_lock_irqsave(&fault->lock, flags);
+	if (dead && fault->task)
+		wake_up_process(fault->task);
 	mod_timer(&fault->watch, jiffies + (dead ? fault->watch_period :
 						   FAULT_WATCH_PERIOD));
+	spin_unlock_irqrestore(&fault->lock, flags);
 }
 
 /*
@@ -861,7 +861,7 @@ void mm_mirror_fault_detach(struct mm_mirror_fault *fault)
 	lockdep_assert_not_held(&fault->lock);
 
 	spin_lock_irqsave(&fault->lock, flags);
-	fault->detached = true;
+	WRITE_ONCE(fault->detached, true);
 	if (fault->task)
 		mod_timer(&fault->watch, jiffies);
 	spin_unlock_irqrestore(&fault->lock, flags);

@@ -53,10 +53,11 @@ int mirror_fail(enum mirror_fail point)
 	bool fail = false;
 
 	spin_lock(&fail_lock);
-	fail_points[point].passed++;
-	if (fail_mirror.mask & BIT(point))
+	WRITE_ONCE(fail_points[point].passed, fail_points[point].passed + 1);
+	/* debugfs stores it, without a mark */
+	if (data_race(READ_ONCE(fail_mirror.mask)) & BIT(point))
 		fail = should_fail(&fail_mirror.attr, 1);
-	fail_points[point].failed += fail;
+	WRITE_ONCE(fail_points[point].failed, fail_points[point].failed + fail);
 	spin_unlock(&fail_lock);
 	return fail ? -ENOMEM : 0;
 }

@@ -141,7 +141,8 @@ static bool leaf_zap(struct mm_mirror_leaf *leaf, const struct leaf_span *span,
 		held |= entry_zap(span_word(span, i), mark, &old);
 		if (!old)
 			continue;
-		leaf->present--;
+		/* it is looked at without the lock too */
+		WRITE_ONCE(leaf->present, leaf->present - 1);
 		oracle_unmap(entry_pfn(old), span_word_pages(span));
 		mirror_delay(DELAY_ZAP_TO_TELL);
 		page_harvest(old, fold_young);
@@ -397,7 +398,7 @@ static void word_install(struct mm_mirror_leaf *leaf, atomic64_t *word,
 		oracle_map(pfn, pages);
 		/* pairs with the compare-exchange of entry_take() */
 		atomic64_set_release(word, entry_make(pfn, write));
-		leaf->present++;
+		WRITE_ONCE(leaf->present, leaf->present + 1);
 		return;
 	}
 	if (WARN_ON_ONCE(entry_pfn(old) != pfn || (old & ENTRY_ZAPPING)))

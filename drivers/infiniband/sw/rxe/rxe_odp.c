@@ -244,14 +244,15 @@ int rxe_odp_mr_copy_from(struct rxe_mr *mr, u64 iova, void *to,
 				   length, slot_grant(slot));
 }
 
+/* The memory is the user's, and other queue pairs': the lock is for atomics only. */
 static u64 atomic_op(u64 *va, int opcode, u64 compare, u64 swap_add)
 {
-	u64 value = *va;
+	u64 value = READ_ONCE(*va);
 
 	if (opcode != IB_OPCODE_RC_COMPARE_SWAP)
-		*va = value + swap_add;
+		WRITE_ONCE(*va, value + swap_add);
 	else if (value == compare)
-		*va = swap_add;
+		WRITE_ONCE(*va, swap_add);
 	return value;
 }
 

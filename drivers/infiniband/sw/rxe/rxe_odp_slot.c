@@ -40,7 +40,7 @@ void rxe_odp_slot_release(struct rxe_odp_slot *slot)
 	if (!fault)
 		return;
 	spin_lock_irq(&qp->odp.lock);
-	slot->fault = NULL;
+	WRITE_ONCE(slot->fault, NULL);
 	spin_unlock_irq(&qp->odp.lock);
 	atomic_dec(&to_rdev(qp->ibqp.device)->odp_parked);
 	mm_mirror_fault_put(fault);
@@ -84,7 +84,7 @@ static void slot_park(struct rxe_odp_slot *slot, struct mm_mirror_fault *fault,
 
 	atomic_inc(&to_rdev(qp->ibqp.device)->odp_parked);
 	spin_lock_irq(&qp->odp.lock);
-	slot->fault = fault;
+	WRITE_ONCE(slot->fault, fault);
 	dead = qp->odp.dead;
 	if (dead)
 		slot_detach(slot);
@@ -251,7 +251,7 @@ void rxe_odp_qp_destroy(struct rxe_qp *qp)
 	bool parked;
 
 	spin_lock_irq(&qp->odp.lock);
-	qp->odp.dead = true;
+	WRITE_ONCE(qp->odp.dead, true);
 	parked = qp_is_parked(qp);
 	qp_detach_locked(qp);
 	spin_unlock_irq(&qp->odp.lock);
