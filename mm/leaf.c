@@ -544,8 +544,6 @@ int leaf_young(struct mm_mirror *mirror, unsigned long start, unsigned long end,
 	unsigned long index;
 	int young = 0;
 
-	lockdep_assert_preemption_disabled();
-
 	rcu_read_lock();
 	xa_for_each_range(&mirror->leaves, index, leaf, start >> PMD_SHIFT,
 			  (end - 1) >> PMD_SHIFT) {

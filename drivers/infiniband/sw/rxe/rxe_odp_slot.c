@@ -51,8 +51,6 @@ static void slot_wake(struct mm_mirror_fault *fault, void *data)
 {
 	struct rxe_odp_slot *slot = data;
 
-	lockdep_assert_irqs_disabled();
-
 	rxe_sched_task(slot->task);
 }
 
