@@ -146,9 +146,12 @@ static inline bool entry_zap(atomic64_t *entry, bool mark, u64 *old)
 /* Sleeps until the holders of a word that is ZAPPING are gone. */
 static inline void entry_wait(atomic64_t *entry)
 {
+	u64 word;
+
 	/* pairs with the full barrier of the last entry_drop() */
-	wait_var_event(entry, !(atomic64_read_acquire(entry) & ENTRY_HOLDERS));
-	entry_check(atomic64_read(entry));
+	wait_var_event(entry, !((word = atomic64_read_acquire(entry)) &
+				ENTRY_HOLDERS));
+	entry_check(word);
 }
 
 static inline void entry_assert_layout(void)
