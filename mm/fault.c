@@ -444,7 +444,9 @@ static int piece_grant(struct mm_mirror_fault *fault, const struct piece *piece)
 
 /*
  * Memory pressure is not an access error: the owner is reclaimed or OOM-killed, or
- * memory comes back.
+ * memory comes back.  Like a page that does not come, this keeps the worker from
+ * freezing for as long as it lasts: suspending gives up in the end, and can be tried
+ * again.
  */
 static void fault_wait_for_memory(void)
 {
@@ -537,7 +539,9 @@ static int fault_pages(struct mm_mirror_fault *fault, unsigned long start,
 		piece.rounds = 0;
 		piece.waits = 0;
 		err = fault_piece(fault, &piece);
-		if (err == -ENOMEM && need && !fault_is_dead(fault)) {
+		if (err == -ENOMEM && need) {
+			if (fault_is_dead(fault))
+				return -ECANCELED;
 			fault_wait_for_memory();
 			continue;
 		}
