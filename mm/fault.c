@@ -293,7 +293,6 @@ static int fault_ahead_page(struct mm_mirror_fault *fault,
 	unsigned int flags = FAULT_FLAG_ALLOW_RETRY | FAULT_FLAG_RETRY_NOWAIT |
 			     FAULT_FLAG_REMOTE |
 			     (fault->write ? FAULT_FLAG_WRITE : 0);
-
 	int err;
 
 	if (userfaultfd_armed(vma))
