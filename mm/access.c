@@ -43,7 +43,8 @@ static atomic64_t *find_entry(struct mm_mirror *mirror, unsigned long addr,
  * or take a second page: the mm waits for this.  An access that takes for writing
  * dirties the page, whether it writes or not.
  *
- * Context: process context or softirq.
+ * Context: process context; bottom halves may be off. Not softirq: whoever waits for
+ * holders does not turn it off.
  *
  * Return: 0 with @hold->addr set, -EAGAIN if there is no such translation.
  */
@@ -53,7 +54,7 @@ int mm_mirror_take(struct mm_mirror *mirror, unsigned long addr, bool write,
 	unsigned int pages = 0;
 	u64 word;
 
-	lockdep_assert(!in_hardirq());
+	lockdep_assert(!in_hardirq() && !in_serving_softirq());
 
 	preempt_disable();
 	hold->entry = find_entry(mirror, addr, &pages);
@@ -192,7 +193,7 @@ static int copy_pages(struct mm_mirror *mirror, unsigned long addr, void *buf,
  * On -EAGAIN some of the bytes may have been written; the same call can be made
  * again after a fault.
  *
- * Context: process context or softirq; does not sleep.
+ * Context: that of mm_mirror_take(); does not sleep.
  *
  * Return: 0, or -EAGAIN if some page has no translation that allows writing.
  */
@@ -212,7 +213,7 @@ EXPORT_SYMBOL_GPL(mm_mirror_copy_to);
  * @length: bytes, may be 0; @addr + @length does not wrap
  * @grant: as for mm_mirror_take()
  *
- * Context: process context or softirq; does not sleep.
+ * Context: that of mm_mirror_take(); does not sleep.
  *
  * Return: 0, -EAGAIN if some page has no translation, -EIO if it is poisoned.
  */
