@@ -261,22 +261,29 @@ void t_fail_points_end(void)
 
 /* ---- the kernel's allocators, where a module is among the callers ---- */
 
+/*
+ * From the page of a module's first function to that of its last: its text is in pages
+ * of its own, while its data may be anywhere, with other modules' text between them.
+ */
 static void module_text(const char *module, char *start, char *end, size_t len)
 {
-	unsigned long size, base;
-	char name[64], line[512];
-	FILE *f = fopen("/proc/modules", "re");
+	unsigned long addr, first = -1UL, last = 0;
+	char type, of[64], line[512];
+	FILE *f = fopen("/proc/kallsyms", "re");
 
 	while (f && fgets(line, sizeof(line), f)) {
-		if (sscanf(line, "%63s %lu %*s %*s %*s %lx", name, &size, &base) != 3 ||
-		    strcmp(name, module))
+		if (sscanf(line, "%lx %c %*s [%63[^]]]", &addr, &type, of) != 3 ||
+		    strcmp(of, module) || (type != 't' && type != 'T'))
 			continue;
-		fclose(f);
-		snprintf(start, len, "0x%lx\n", base);
-		snprintf(end, len, "0x%lx\n", base + size);
-		return;
+		first = addr < first ? addr : first;
+		last = addr > last ? addr : last;
 	}
-	t_die("no module %s in /proc/modules", module);
+	if (f)
+		fclose(f);
+	if (!last)
+		t_die("no text of %s in /proc/kallsyms", module);
+	snprintf(start, len, "0x%lx\n", first & -T_PAGE);
+	snprintf(end, len, "0x%lx\n", (last | (T_PAGE - 1)) + 1);
 }
 
 static void allocator(const char *dir, const char *start, const char *end,
