@@ -134,6 +134,7 @@ bool t_wait_exit(pid_t pid, int ms, int *status);
 /* ---- failing allocations, in a debug kernel: t_fail.c ---- */
 
 void t_fail_reset(void);
+void t_fail_below(const char *function);
 /**
  * struct t_sweep - one operation, tried with each of its allocations failing
  * @what: its name

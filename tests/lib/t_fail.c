@@ -72,6 +72,21 @@ static void spare_kmemleak(void)
 	set_text("fail_page_alloc/", "reject-end", end);
 }
 
+/* What fails is only what is allocated below this function of the kernel; NULL: all. */
+void t_fail_below(const char *function)
+{
+	static const char *const dirs[] = { "failslab/", "fail_page_alloc/", "fail_usercopy/" };
+	char start[32] = "0", end[32] = "0xffffffffffffffff";
+	size_t i;
+
+	if (function && !kernel_text(function, start, end, sizeof(start)))
+		t_die("no function %s in this kernel", function);
+	for (i = 0; i < T_ARRAY_SIZE(dirs); i++) {
+		set_text(dirs[i], "require-start", start);
+		set_text(dirs[i], "require-end", end);
+	}
+}
+
 /* Nothing fails by itself; what sleeps for memory may be made to fail as well. */
 void t_fail_reset(void)
 {
@@ -91,6 +106,7 @@ void t_fail_reset(void)
 	set("fail_page_alloc/", "ignore-gfp-wait", 0);
 	set("fail_page_alloc/", "ignore-gfp-highmem", 0);
 	set("fail_page_alloc/", "min-order", 0);
+	t_fail_below(NULL);
 	spare_kmemleak();
 }
 

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * Each allocation fails in turn while mm_mirror is loaded and the modules are unloaded,
- * and some of what the stock kernel allocates for loading rdma_rxe, and for making and
- * removing a device: what fails leaves nothing behind, and works when it is repeated.
+ * Each allocation fails in turn that mm_mirror makes when it is loaded, or that is made
+ * when the modules are unloaded, and some of what the stock kernel allocates for loading
+ * them, and for making and removing a device: what fails leaves nothing behind, and
+ * works when it is repeated.
  * Needs a debug kernel. Run it last: it takes rxe0 away and brings it back.
  */
 #define _GNU_SOURCE
@@ -174,21 +175,26 @@ static void check_unload(void *ctx, int err)
 }
 
 /*
- * The loader has many words for what it cannot have.  Nothing that rdma_rxe allocates
- * when it is loaded is ours, so only some of that fails.
+ * The loader has many words for what it cannot have. Only some of what it allocates
+ * fails, and of what rdma_rxe does when it is loaded, since nothing of that is ours.
  */
 static void load_sweep(const void *arg)
 {
 	struct module *m = *(struct module *const *)arg;
 	struct t_sweep s = {
 		.what = "loading", .op = do_load, .check = check_load, .any_error = true,
-		.step = m == rxe ? 5 : 1,
+		.step = m == rxe ? 17 : 11,
 	};
 
 	begin();
 	if (m == rxe)
 		load(mirror);
 	t_sweep(&s, m);
+	if (m == mirror) {
+		s.step = 1;
+		t_fail_below("do_init_module");
+		t_sweep(&s, m);
+	}
 	end();
 }
 
