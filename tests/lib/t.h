@@ -49,6 +49,7 @@ struct t_opts {
 	bool count_only;
 	const char *only;
 	unsigned int seconds;	/* that a case may take; a program may set it */
+	bool large_packets;	/* likewise: regions are not about packets */
 };
 
 extern struct t_opts t_opts;

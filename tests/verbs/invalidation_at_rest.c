@@ -1200,5 +1200,6 @@ static const struct t_case cases[] = {
 
 int main(int argc, char **argv)
 {
+	t_opts.large_packets = true;
 	return t_main(argc, argv, cases, T_ARRAY_SIZE(cases));
 }
