@@ -154,5 +154,7 @@ static const struct t_case cases[] = {
 
 int main(int argc, char **argv)
 {
+	/* all of memory goes to the disk and comes back */
+	t_opts.seconds = 100;
 	return t_main(argc, argv, cases, T_ARRAY_SIZE(cases));
 }
