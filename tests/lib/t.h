@@ -129,6 +129,7 @@ u64 t_now_ms(void);
 u64 t_patience(u64 ms);
 u64 t_deadline(u64 ms);
 void t_sleep_ms(unsigned int ms);
+void t_until_hit(bool (*try)(const void *arg, unsigned int start_ms), const void *arg);
 pid_t t_fork(void);
 bool t_wait_exit(pid_t pid, int ms, int *status);
 

@@ -152,6 +152,22 @@ void t_sleep_ms(unsigned int ms)
 	usleep(ms * 1000);
 }
 
+/*
+ * A window is open for a moment after an access begins: @try something that many
+ * milliseconds after it, until it says that it was inside.
+ */
+void t_until_hit(bool (*try)(const void *arg, unsigned int start_ms), const void *arg)
+{
+	static const unsigned int starts[] = { 20, 40, 70, 10, 90, 100 };
+	size_t i;
+
+	for (i = 0; i < T_ARRAY_SIZE(starts); i++) {
+		if (try(arg, starts[i]))
+			return;
+	}
+	t_check(false, "the window was not hit in %zu tries", i);
+}
+
 /* A helper process that does not outlive the case. */
 pid_t t_fork(void)
 {

@@ -21,7 +21,6 @@
 #define AT	(T_PAGE + 8)
 #define BYTES	64
 #define HOLD_US	150000
-#define TRIES	6
 
 #define ANON	(MAP_PRIVATE | MAP_ANONYMOUS)
 
@@ -213,8 +212,9 @@ static bool was_held(bool before, long waits)
 	return before && (t_stat("fence_waits") > waits || t_oracle("held"));
 }
 
-static bool try_held(enum way way, unsigned int start_ms)
+static bool try_held(const void *arg, unsigned int start_ms)
 {
+	enum way way = *(const enum way *)arg;
 	long waits = t_stat("fence_waits");
 	struct memory m;
 	bool held, hit;
@@ -235,21 +235,9 @@ static bool try_held(enum way way, unsigned int start_ms)
 	return hit;
 }
 
-static void until_hit(bool (*try)(enum way way, unsigned int start_ms), enum way way)
-{
-	static const unsigned int starts[TRIES] = { 20, 40, 70, 10, 90, 100 };
-	int i;
-
-	for (i = 0; i < TRIES; i++) {
-		if (try(way, starts[i]))
-			return;
-	}
-	t_check(false, "the window was not hit in %d tries", TRIES);
-}
-
 static void while_held(const void *arg)
 {
-	until_hit(try_held, *(const enum way *)arg);
+	t_until_hit(try_held, arg);
 }
 
 /* ---- freed by one of two that take it away at once ---- */
@@ -264,8 +252,9 @@ static void *discard(void *arg)
  * Both wait for the holder. One removes the word, and dawdles before it tells the
  * page; the other must not return, and free the page, before that.
  */
-static bool try_two(enum way way, unsigned int start_ms)
+static bool try_two(const void *arg, unsigned int start_ms)
 {
+	enum way way = *(const enum way *)arg;
 	long waits = t_stat("fence_waits");
 	struct memory m;
 	bool held, hit;
@@ -293,7 +282,7 @@ static bool try_two(enum way way, unsigned int start_ms)
 
 static void by_two(const void *arg)
 {
-	until_hit(try_two, *(const enum way *)arg);
+	t_until_hit(try_two, arg);
 }
 
 /* ---- freed by the end of the process ---- */

@@ -32,7 +32,6 @@
 #define AT	(T_PAGE + 8)
 #define BYTES	64
 #define HOLD_US	120000
-#define TRIES	6
 
 #define ANON	(MAP_PRIVATE | MAP_ANONYMOUS)
 #define RW	(PROT_READ | PROT_WRITE)
@@ -406,8 +405,9 @@ static unsigned long hold_us(const struct arg *a)
 }
 
 /* One try with so long a start for the transfer. Returns true if it was hit. */
-static bool try_fence(const struct arg *a, unsigned int start_ms)
+static bool try_fence(const void *arg, unsigned int start_ms)
 {
+	const struct arg *a = arg;
 	long waits = t_stat("fence_waits");
 	u8 at_return[T_PAGE];
 	struct window w;
@@ -431,28 +431,16 @@ static bool try_fence(const struct arg *a, unsigned int start_ms)
 	return hit;
 }
 
-static void until_hit(bool (*try)(const struct arg *a, unsigned int start_ms),
-		      const struct arg *a)
-{
-	static const unsigned int starts[TRIES] = { 20, 40, 70, 10, 90, 100 };
-	int i;
-
-	for (i = 0; i < TRIES; i++) {
-		if (try(a, starts[i]))
-			return;
-	}
-	t_check(false, "the window was not hit in %d tries", TRIES);
-}
-
 static void fence(const void *arg)
 {
-	until_hit(try_fence, arg);
+	t_until_hit(try_fence, arg);
 }
 
 /* ---- look, change, install ---- */
 
-static bool try_install(const struct arg *a, unsigned int start_ms)
+static bool try_install(const void *arg, unsigned int start_ms)
 {
+	const struct arg *a = arg;
 	long retries = t_stat("fault_retries");
 	u8 at_return[T_PAGE];
 	struct window w;
@@ -477,7 +465,7 @@ static bool try_install(const struct arg *a, unsigned int start_ms)
 
 static void install(const void *arg)
 {
-	until_hit(try_install, arg);
+	t_until_hit(try_install, arg);
 }
 
 /* ---- two invalidations of one page at once ---- */
@@ -501,8 +489,9 @@ static void *punch_too(void *arg)
  * The first finds the page held and marks it; the second finds it marked. What
  * the second takes away is at rest when it returns, not when the first does.
  */
-static bool try_two(const struct arg *a, unsigned int start_ms)
+static bool try_two(const void *arg, unsigned int start_ms)
 {
+	const struct arg *a = arg;
 	long waits = t_stat("fence_waits");
 	struct second s;
 	u8 now[T_PAGE];
@@ -537,13 +526,14 @@ static bool try_two(const struct arg *a, unsigned int start_ms)
 
 static void two_at_once(const void *arg)
 {
-	until_hit(try_two, arg);
+	t_until_hit(try_two, arg);
 }
 
 /* ---- the region ends, not the memory ---- */
 
-static bool try_dereg(const struct arg *a, unsigned int start_ms)
+static bool try_dereg(const void *arg, unsigned int start_ms)
 {
+	const struct arg *a = arg;
 	struct window w;
 	u64 begin;
 
@@ -565,7 +555,7 @@ static bool try_dereg(const struct arg *a, unsigned int start_ms)
 
 static void deregistered(const void *arg)
 {
-	until_hit(try_dereg, arg);
+	t_until_hit(try_dereg, arg);
 }
 
 /* Killed while a copy has the page: gone promptly, and nothing is left. */
