@@ -37,7 +37,7 @@ struct sk_buff_head;
  * @no_memory: there was no memory for a fault; @task tries again by itself
  * @key: address that the failed access needs first
  * @losses: faults for @key that were done, and yet the access failed again
- * @retries: tries since the last fault
+ * @retries: tries since the last fault or success
  */
 struct rxe_odp_slot {
 	struct rxe_qp		*qp;
@@ -141,6 +141,7 @@ bool rxe_odp_take_kept_wqe(struct rxe_qp *qp);
 void rxe_odp_resp_done(struct rxe_qp *qp, const struct rxe_pkt_info *pkt);
 unsigned int rxe_odp_rnr_timer(const struct rxe_qp *qp);
 void rxe_odp_slot_release(struct rxe_odp_slot *slot);
+bool rxe_odp_wait_for_packet(struct rxe_qp *qp);
 
 /* By the slot's task: does it wait for a fault, or for memory to have one? */
 static inline bool rxe_odp_is_parked(const struct rxe_odp_slot *slot)

@@ -15,7 +15,7 @@
 /* An access that has lost its page so often asks for a grant. */
 #define RXE_ODP_LOSSES		4
 
-/* Tries of an access that has nothing to wait for, and still fails. */
+/* Tries of what has nothing to wait for, and still fails. */
 #define RXE_ODP_RETRIES		1000
 
 static void slot_init(struct rxe_odp_slot *slot, struct rxe_qp *qp,
@@ -154,6 +154,31 @@ static int slot_no_memory(struct rxe_odp_slot *slot)
 {
 	schedule_timeout_uninterruptible(1);
 	return slot_again(slot);
+}
+
+/**
+ * rxe_odp_wait_for_packet - there is no memory for a packet of a requester
+ * @qp: the queue pair
+ *
+ * Packets come from a reserve, which is empty at times where regions are larger than
+ * memory.  But it may be something else that does not pass, such as an address that
+ * the device has no more: so it is some seconds, not for ever.
+ *
+ * Context: the send task, without a packet or an address handle; sleeps a jiffy.
+ *
+ * Return: true if the task is to end, and will be scheduled; false to give up.
+ */
+bool rxe_odp_wait_for_packet(struct rxe_qp *qp)
+{
+	struct rxe_odp_slot *slot = &qp->odp.req;
+
+	/* the packet that is sent in the end sets it to 0, see rxe_odp_done() */
+	if (slot->retries++ == RXE_ODP_RETRIES) {
+		slot->retries = 0;
+		return false;
+	}
+	slot_no_memory(slot);
+	return true;
 }
 
 static struct mm_mirror_fault *slot_fault(struct rxe_odp_slot *slot,
