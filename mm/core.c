@@ -109,6 +109,8 @@ static struct mmu_notifier *mirror_alloc_notifier(struct mm_struct *mm)
 	INIT_WORK(&mirror->free_work, mirror_free);
 	spin_lock_init(&mirror->fault_lock);
 	INIT_LIST_HEAD(&mirror->fault_queue);
+	spin_lock_init(&mirror->sub_lock);
+	mirror->subscriptions = RB_ROOT_CACHED;
 	atomic_inc(&mirrors_live);
 	stat_add(STAT_MIRRORS, 1);
 	return &mirror->notifier;
@@ -124,23 +126,34 @@ static void mirror_release(struct mmu_notifier *notifier, struct mm_struct *mm)
 	struct mm_mirror *mirror = container_of(notifier, struct mm_mirror,
 						notifier);
 
+	spin_lock(&mirror->sub_lock);
 	WRITE_ONCE(mirror->released, true);
+	spin_unlock(&mirror->sub_lock);
+	subscriptions_release(mirror);
 }
 
-/* With the page-table lock held, like the next two. */
+/* All are asked: each of them has to clear. */
+static int mirror_young(struct mm_mirror *mirror, unsigned long start,
+			unsigned long end, bool clear)
+{
+	return leaf_young(mirror, start, end, clear) |
+	       subscriptions_young(mirror, start, end - 1, clear);
+}
+
+/* With the page-table lock held, like the next one. */
 static int mirror_clear_young(struct mmu_notifier *notifier,
 			      struct mm_struct *mm, unsigned long start,
 			      unsigned long end)
 {
-	return leaf_young(container_of(notifier, struct mm_mirror, notifier),
-			  start, end, true);
+	return mirror_young(container_of(notifier, struct mm_mirror, notifier),
+			    start, end, true);
 }
 
 static int mirror_test_young(struct mmu_notifier *notifier,
 			     struct mm_struct *mm, unsigned long addr)
 {
-	return leaf_young(container_of(notifier, struct mm_mirror, notifier),
-			  addr, addr + PAGE_SIZE, false);
+	return mirror_young(container_of(notifier, struct mm_mirror, notifier),
+			    addr, addr + PAGE_SIZE, false);
 }
 
 static const struct mmu_notifier_ops mirror_ops = {

@@ -22,6 +22,7 @@
  * (grant.c).
  */
 
+#include <linux/completion.h>
 #include <linux/hmm.h>
 #include <linux/memcontrol.h>
 #include <linux/mm.h>
@@ -887,6 +888,46 @@ void mm_mirror_fault_put(struct mm_mirror_fault *fault)
 	fault_put(fault);
 }
 EXPORT_SYMBOL_GPL(mm_mirror_fault_put);
+
+static void fault_wait_done(struct mm_mirror_fault *fault, void *data)
+{
+	complete(data);
+}
+
+/**
+ * mm_mirror_fault_wait - get translations, and wait for that
+ * @mirror: see mm_mirror_fault()
+ * @ranges: see mm_mirror_fault()
+ * @nr: see mm_mirror_fault()
+ * @write: see mm_mirror_fault()
+ *
+ * For a task that has nothing else to do, and may wait for as long as it takes.  The
+ * access can fail again all the same.
+ *
+ * Context: process context; sleeps until the fault is done or the task is killed. No
+ * lock that a fault, or the handler of a userfaultfd, might need.
+ *
+ * Return: 0; -EINTR if a fatal signal came first; what mm_mirror_fault() and
+ * mm_mirror_fault_status() return.
+ */
+int mm_mirror_fault_wait(struct mm_mirror *mirror,
+			 const struct mm_mirror_range *ranges, unsigned int nr,
+			 bool write)
+{
+	DECLARE_COMPLETION_ONSTACK(done);
+	struct mm_mirror_fault *fault;
+	int ret;
+
+	fault = mm_mirror_fault(mirror, ranges, nr, write, fault_wait_done, &done);
+	if (IS_ERR(fault))
+		return PTR_ERR(fault);
+	ret = wait_for_completion_killable(&done) ? -EINTR :
+						    mm_mirror_fault_status(fault);
+	/* the callback has returned, or will not run: done may go */
+	mm_mirror_fault_put(fault);
+	return ret;
+}
+EXPORT_SYMBOL_GPL(mm_mirror_fault_wait);
 
 int __init fault_init(void)
 {

@@ -43,7 +43,9 @@
  * @fault_queue: faults that wait for their turn
  * @fault_running: faults of this process on the workqueue, <= FAULTS_PER_MIRROR
  * @fault_uncounted: and those that wait for a userfaultfd, <= FAULTS_UNCOUNTED
- * @released: the address space is gone
+ * @sub_lock: protects @subscriptions; innermost, but for page-table locks outside
+ * @subscriptions: clients with tables of their own, by range
+ * @released: the address space is gone; set under @sub_lock
  */
 struct mm_mirror {
 	struct mmu_notifier		notifier;
@@ -59,6 +61,8 @@ struct mm_mirror {
 	struct list_head		fault_queue;
 	unsigned int			fault_running;
 	unsigned int			fault_uncounted;
+	spinlock_t			sub_lock; /* subscriptions */
+	struct rb_root_cached		subscriptions;
 };
 
 static inline struct mm_struct *mirror_mm(const struct mm_mirror *mirror)
@@ -84,6 +88,7 @@ struct leaf_huge {
  *	allocates under it
  * @present: words of @table or @huge that are not 0; 0 makes a callback O(1)
  * @idle: on mirror->idle
+ * @untold: a client may still have something here that it was told to drop
  * @users: faults at work here, which keep the leaf; under mirror->lock
  * @table: LEAF_PAGES entries in a page of its own, or NULL
  * @huge: one translation for all of the leaf, where the CPU maps it by one entry;
@@ -99,6 +104,7 @@ struct mm_mirror_leaf {
 	unsigned int			present;
 	unsigned int			users;
 	unsigned long			idle;
+	bool				untold;
 	atomic64_t __rcu		*table;
 	struct leaf_huge __rcu		*huge;
 	struct list_head		grants;
@@ -109,6 +115,11 @@ struct mm_mirror_leaf {
 static inline unsigned long leaf_start(const struct mm_mirror_leaf *leaf)
 {
 	return leaf->notifier.interval_tree.start;
+}
+
+static inline unsigned long leaf_last(const struct mm_mirror_leaf *leaf)
+{
+	return leaf->notifier.interval_tree.last;
 }
 
 static inline unsigned int leaf_page(unsigned long addr)
@@ -134,6 +145,14 @@ int leaf_young(struct mm_mirror *mirror, unsigned long start, unsigned long end,
 void leaf_reap(struct work_struct *work);
 void leaf_free_all(struct mm_mirror *mirror);
 void page_harvest(u64 word, bool fold_young);
+
+/* subscription.c */
+bool subscriptions_invalidate(struct mm_mirror *mirror,
+			      const struct mm_mirror_event *event,
+			      bool may_block);
+bool subscriptions_young(struct mm_mirror *mirror, unsigned long start,
+			 unsigned long last, bool clear);
+void subscriptions_release(struct mm_mirror *mirror);
 
 /* vma.c */
 int vma_check(struct vm_area_struct *vma, bool write);
@@ -182,6 +201,7 @@ static inline void hold_release(void)
 /* stat.c */
 enum mirror_stat {
 	STAT_MIRRORS,
+	STAT_SUBSCRIPTIONS,
 	STAT_LEAVES,
 	STAT_TABLE_LEAVES,
 	STAT_HUGE_LEAVES,

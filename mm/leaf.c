@@ -217,33 +217,64 @@ static bool leaf_clear(struct mm_mirror_leaf *leaf, const struct leaf_span *span
 	return true;
 }
 
+/* Returns false only if something is held and @range does not allow to wait. */
+static bool leaf_drop(struct mm_mirror_leaf *leaf,
+		      const struct mmu_notifier_range *range,
+		      const struct mm_mirror_event *event, unsigned long seq)
+{
+	struct leaf_span span;
+	bool done = true;
+
+	spin_lock(&leaf->lock);
+	mmu_interval_set_seq(&leaf->notifier, seq);
+	if (!list_empty(&leaf->grants))
+		done = grant_clear(leaf, range);
+	if (leaf->present && done) {
+		span = leaf_span(leaf, leaf_page(event->start),
+				 leaf_page(event->last));
+		done = leaf_clear(leaf, &span, range);
+		stat_add(STAT_INVALIDATIONS, 1);
+	}
+	spin_unlock(&leaf->lock);
+	return done;
+}
+
+/* After leaf_drop(): nobody can establish what the clients drop here. */
+static bool leaf_tell(struct mm_mirror_leaf *leaf,
+		      const struct mmu_notifier_range *range,
+		      const struct mm_mirror_event *event)
+{
+	/* they are all released at once, see mirror_release() */
+	if (event->type == MMU_NOTIFY_RELEASE)
+		return true;
+	if (subscriptions_invalidate(leaf->mirror, event,
+				     mmu_notifier_range_blockable(range)))
+		return true;
+	WRITE_ONCE(leaf->untold, true);
+	stat_add(STAT_INVALIDATE_REFUSED, 1);
+	return false;
+}
+
 static bool leaf_invalidate(struct mmu_interval_notifier *notifier,
 			    const struct mmu_notifier_range *range,
 			    unsigned long seq)
 {
 	struct mm_mirror_leaf *leaf =
 		container_of(notifier, struct mm_mirror_leaf, notifier);
-	unsigned long start = max(range->start, leaf_start(leaf));
-	unsigned long last = min(range->end - 1, notifier->interval_tree.last);
-	struct leaf_span span;
-	bool done = true;
+	struct mm_mirror_event event = {
+		.start	= max(range->start, leaf_start(leaf)),
+		.last	= min(range->end - 1, leaf_last(leaf)),
+		.type	= range->event,
+	};
+	bool done;
 
 	if (mmu_notifier_range_blockable(range)) {
 		/* whoever waits here must not hold a page itself */
 		hold_acquire();
 		hold_release();
 	}
-
-	spin_lock(&leaf->lock);
-	mmu_interval_set_seq(notifier, seq);
-	if (!list_empty(&leaf->grants))
-		done = grant_clear(leaf, range);
-	if (leaf->present && done) {
-		span = leaf_span(leaf, leaf_page(start), leaf_page(last));
-		done = leaf_clear(leaf, &span, range);
-		stat_add(STAT_INVALIDATIONS, 1);
-	}
-	spin_unlock(&leaf->lock);
+	done = leaf_drop(leaf, range, &event, seq) &&
+	       leaf_tell(leaf, range, &event);
 	leaf_idle(leaf);
 	return done;
 }
@@ -595,6 +626,22 @@ static bool leaf_unlink_idle(struct mm_mirror_leaf *leaf)
 	return unused;
 }
 
+/*
+ * What a client refused to drop it still has.  Nothing can be established in this
+ * leaf any more, and what is in the next one at its place is dropped for nothing.
+ */
+static void leaf_tell_again(struct mm_mirror_leaf *leaf)
+{
+	struct mm_mirror_event event = {
+		.start	= leaf_start(leaf),
+		.last	= leaf_last(leaf),
+		.type	= MMU_NOTIFY_CLEAR,
+	};
+
+	if (READ_ONCE(leaf->untold))
+		subscriptions_invalidate(leaf->mirror, &event, true);
+}
+
 /* mirror->reap_work: free the leaves that have been empty for a while. */
 void leaf_reap(struct work_struct *work)
 {
@@ -605,8 +652,10 @@ void leaf_reap(struct work_struct *work)
 	llist_for_each_entry_safe(leaf, next, llist_del_all(&mirror->idle),
 				  idle_node) {
 		mirror_delay(DELAY_REAP_TO_UNLINK);
-		if (leaf_unlink_idle(leaf))
-			leaf_free(leaf);
+		if (!leaf_unlink_idle(leaf))
+			continue;
+		leaf_tell_again(leaf);
+		leaf_free(leaf);
 	}
 }
 

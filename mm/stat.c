@@ -13,6 +13,7 @@ atomic_long_t mirror_stats[STAT_NR];
 
 static const char * const stat_names[STAT_NR] = {
 	[STAT_MIRRORS]			= "mirrors",
+	[STAT_SUBSCRIPTIONS]		= "subscriptions",
 	[STAT_LEAVES]			= "leaves",
 	[STAT_TABLE_LEAVES]		= "table_leaves",
 	[STAT_HUGE_LEAVES]		= "huge_leaves",

@@ -17,11 +17,17 @@
 #define _LINUX_MM_MIRROR_H
 
 #include <linux/atomic.h>
+#include <linux/completion.h>
+#include <linux/err.h>
+#include <linux/interval_tree.h>
+#include <linux/kconfig.h>
+#include <linux/mmu_notifier.h>
+#include <linux/refcount.h>
 #include <linux/types.h>
 
-struct mm_struct;
 struct mm_mirror;
 struct mm_mirror_fault;
+struct mm_mirror_subscription;
 
 /**
  * struct mm_mirror_range - one piece of memory that an access is about to use
@@ -51,6 +57,83 @@ struct mm_mirror_hold {
 
 typedef void (*mm_mirror_done_fn)(struct mm_mirror_fault *fault, void *data);
 
+/**
+ * struct mm_mirror_event - what the mm is about to do to a piece of memory
+ * @start: first address
+ * @last: last address; the piece lies within 2 MiB that begin at a multiple of that
+ * @type: why
+ */
+struct mm_mirror_event {
+	unsigned long			start;
+	unsigned long			last;
+	enum mmu_notifier_event		type;
+};
+
+/**
+ * struct mm_mirror_subscription_ops - what a client with a table of its own must do
+ *
+ * "Its mappings" are what it keeps of pages that it saw in mm_mirror_establish().
+ * While a callback runs, and until the mm has done what it announced, nothing can be
+ * established in that piece. Callbacks of one subscription may run at the same time,
+ * for the same piece too, also while the client establishes elsewhere; they never
+ * nest. They come for pieces in which nothing was established, too.
+ *
+ * @release: drop all mappings, at once. Called once in the life of a subscription:
+ *	when the last user of the address space is gone, before its pages and mappings
+ *	are torn down, so that no thread of the process is left; or by
+ *	mm_mirror_unsubscribe(), or when @invalidate failed, if those come first.
+ *	Nothing can be established any more. May sleep, as @invalidate may.
+ *	Mandatory.
+ * @invalidate: drop the mappings of a piece, and return when the device has stopped
+ *	using them; the pages are still there until then. True when it is done, which
+ *	it has to be: false is a bug of the client, which is warned about once and
+ *	loses the subscription: @release follows at once. May sleep, for what the
+ *	device does, under any lock of the mm, and inside of reclaim: so no allocation
+ *	that reclaims, no mmap_lock, no fault. Mandatory.
+ * @try_invalidate: the same where nothing may sleep. True when it is done; false if
+ *	it would have to wait: then the mm leaves these pages alone, and tries again
+ *	or does without them. What was dropped may stay dropped. Mandatory.
+ * @test_young: did the device use a page of [start, last] since somebody last
+ *	cleared? A true means that reclaim keeps the pages for another round, whatever
+ *	the CPU and other clients say; a false that it need not for the client's sake.
+ *	With a spinlock held: must not sleep, allocate or wait. NULL if the device
+ *	cannot tell, like false.
+ * @clear_young: the same, and from now on count anew. Set together with @test_young.
+ */
+struct mm_mirror_subscription_ops {
+	void (*release)(struct mm_mirror_subscription *sub);
+	bool (*invalidate)(struct mm_mirror_subscription *sub,
+			   const struct mm_mirror_event *event);
+	bool (*try_invalidate)(struct mm_mirror_subscription *sub,
+			       const struct mm_mirror_event *event);
+	bool (*test_young)(struct mm_mirror_subscription *sub,
+			   unsigned long start, unsigned long last);
+	bool (*clear_young)(struct mm_mirror_subscription *sub,
+			    unsigned long start, unsigned long last);
+};
+
+/**
+ * struct mm_mirror_subscription - a client's interest in a range; part of its object
+ * @mirror: a handle
+ * @ops: what it does
+ * @node: its range, on mirror->subscriptions
+ * @state: see mm/subscription.c
+ * @calls: callbacks that run, and one until mm_mirror_unsubscribe()
+ * @idle: there are none, and will be none
+ *
+ * Nothing here is for the client.
+ */
+struct mm_mirror_subscription {
+	struct mm_mirror				*mirror;
+	const struct mm_mirror_subscription_ops		*ops;
+	struct interval_tree_node			node;
+	int						state;
+	refcount_t					calls;
+	struct completion				idle;
+};
+
+#if IS_ENABLED(CONFIG_MM_MIRROR)
+
 struct mm_mirror *mm_mirror_get(void);
 struct mm_mirror *mm_mirror_ref(struct mm_mirror *mirror);
 void mm_mirror_put(struct mm_mirror *mirror);
@@ -79,6 +162,17 @@ struct mm_mirror_fault *mm_mirror_fault_granted(struct mm_mirror *mirror,
 int mm_mirror_fault_status(struct mm_mirror_fault *fault);
 void mm_mirror_fault_detach(struct mm_mirror_fault *fault);
 void mm_mirror_fault_put(struct mm_mirror_fault *fault);
+int mm_mirror_fault_wait(struct mm_mirror *mirror,
+			 const struct mm_mirror_range *ranges, unsigned int nr,
+			 bool write);
+
+int mm_mirror_subscribe(struct mm_mirror_subscription *sub,
+			struct mm_mirror *mirror, unsigned long start,
+			unsigned long last,
+			const struct mm_mirror_subscription_ops *ops);
+void mm_mirror_unsubscribe(struct mm_mirror_subscription *sub);
+int mm_mirror_establish(struct mm_mirror_subscription *sub, unsigned long addr,
+			bool write, struct mm_mirror_hold *hold);
 
 #ifdef CONFIG_MM_MIRROR_DEBUG
 void mm_mirror_delay_park(void);
@@ -87,5 +181,124 @@ static inline void mm_mirror_delay_park(void)
 {
 }
 #endif
+
+#else /* !CONFIG_MM_MIRROR */
+
+/*
+ * Callers are checked by the compiler, and cost nothing: without a mirror, which is
+ * not to be had, none of the others is called.
+ */
+
+static inline struct mm_mirror *mm_mirror_get(void)
+{
+	return ERR_PTR(-EOPNOTSUPP);
+}
+
+static inline struct mm_mirror *mm_mirror_ref(struct mm_mirror *mirror)
+{
+	return mirror;
+}
+
+static inline void mm_mirror_put(struct mm_mirror *mirror)
+{
+}
+
+static inline bool mm_mirror_is_current(const struct mm_mirror *mirror)
+{
+	return false;
+}
+
+static inline int mm_mirror_take(struct mm_mirror *mirror, unsigned long addr,
+				 bool write, struct mm_mirror_fault *grant,
+				 struct mm_mirror_hold *hold)
+{
+	return -EOPNOTSUPP;
+}
+
+static inline void mm_mirror_drop(struct mm_mirror_hold *hold)
+{
+}
+
+static inline bool mm_mirror_resident(struct mm_mirror *mirror,
+				      unsigned long addr, size_t length,
+				      bool write, struct mm_mirror_fault *grant)
+{
+	return false;
+}
+
+static inline int mm_mirror_copy_to(struct mm_mirror *mirror,
+				    unsigned long addr, const void *from,
+				    size_t length, struct mm_mirror_fault *grant)
+{
+	return -EOPNOTSUPP;
+}
+
+static inline int mm_mirror_copy_from(struct mm_mirror *mirror,
+				      unsigned long addr, void *to,
+				      size_t length,
+				      struct mm_mirror_fault *grant)
+{
+	return -EOPNOTSUPP;
+}
+
+static inline struct mm_mirror_fault *
+mm_mirror_fault(struct mm_mirror *mirror, const struct mm_mirror_range *ranges,
+		unsigned int nr, bool write, mm_mirror_done_fn done, void *data)
+{
+	return ERR_PTR(-EOPNOTSUPP);
+}
+
+static inline struct mm_mirror_fault *
+mm_mirror_fault_granted(struct mm_mirror *mirror,
+			const struct mm_mirror_range *ranges, unsigned int nr,
+			bool write, mm_mirror_done_fn done, void *data)
+{
+	return ERR_PTR(-EOPNOTSUPP);
+}
+
+static inline int mm_mirror_fault_status(struct mm_mirror_fault *fault)
+{
+	return -EOPNOTSUPP;
+}
+
+static inline void mm_mirror_fault_detach(struct mm_mirror_fault *fault)
+{
+}
+
+static inline void mm_mirror_fault_put(struct mm_mirror_fault *fault)
+{
+}
+
+static inline int mm_mirror_fault_wait(struct mm_mirror *mirror,
+				       const struct mm_mirror_range *ranges,
+				       unsigned int nr, bool write)
+{
+	return -EOPNOTSUPP;
+}
+
+static inline int
+mm_mirror_subscribe(struct mm_mirror_subscription *sub, struct mm_mirror *mirror,
+		    unsigned long start, unsigned long last,
+		    const struct mm_mirror_subscription_ops *ops)
+{
+	return -EOPNOTSUPP;
+}
+
+static inline void mm_mirror_unsubscribe(struct mm_mirror_subscription *sub)
+{
+}
+
+static inline int mm_mirror_establish(struct mm_mirror_subscription *sub,
+				      unsigned long addr, bool write,
+				      struct mm_mirror_hold *hold)
+{
+	return -EOPNOTSUPP;
+}
+
+static inline void mm_mirror_delay_park(void)
+{
+}
+
+#endif /* CONFIG_MM_MIRROR */
 
 #endif /* _LINUX_MM_MIRROR_H */

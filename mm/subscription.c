@@ -1,0 +1,318 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Subscriptions: for clients that keep what they saw in tables of their own, such as
+ * a device's translation cache.
+ *
+ * The core has no such table to clear, so the client is called.  Everything else
+ * stays here: a page can get into the client's table only while it holds it
+ * (mm_mirror_establish()), and is announced by the leaf which that hold was of, after
+ * the leaf's own words are gone and its fence has been passed.  So what the client
+ * established before, it has established for good when it is called; and it can
+ * establish nothing until the mm is done, there, while all other leaves go on.  No
+ * client has to remember ranges, or to compare sequences.
+ *
+ * So where there is no leaf nothing is established.  A leaf of which a client refused
+ * to drop something, where nothing may block, announces it again before it is freed.
+ *
+ * The subscriptions of a mirror are an interval tree under a spinlock, which is not
+ * held over a callback: whoever calls has a reference (sub->calls) instead, and a
+ * subscription leaves the tree only after the last of them.
+ *
+ * The end, in phases (sub->state): SUB_LIVE; SUB_ENDING: nothing is established any
+ * more; then release() is called, once; SUB_ENDED.  Whoever finds SUB_ENDING must
+ * wait for SUB_ENDED, since until then the client may use its table.
+ */
+
+#include <linux/mm.h>
+#include <linux/module.h>
+#include <linux/rcupdate.h>
+#include <linux/wait_bit.h>
+
+#include "internal.h"
+
+enum sub_state {
+	SUB_LIVE,
+	SUB_ENDING,
+	SUB_ENDED,
+};
+
+/* ---- going over the subscriptions of a range ---- */
+
+static void sub_unref(struct mm_mirror_subscription *sub)
+{
+	if (refcount_dec_and_test(&sub->calls))
+		complete(&sub->idle);
+}
+
+/* The first at or after @node that is not leaving, with a reference. */
+static struct mm_mirror_subscription *
+sub_ref_from(struct interval_tree_node *node, unsigned long start,
+	     unsigned long last)
+{
+	struct mm_mirror_subscription *sub;
+
+	for (; node; node = interval_tree_iter_next(node, start, last)) {
+		sub = container_of(node, struct mm_mirror_subscription, node);
+		if (refcount_inc_not_zero(&sub->calls))
+			return sub;
+	}
+	return NULL;
+}
+
+/*
+ * The next subscription of [@start, @last] after @sub, or the first after NULL: with a
+ * reference, which the next call gives back.
+ */
+static struct mm_mirror_subscription *
+sub_next(struct mm_mirror *mirror, struct mm_mirror_subscription *sub,
+	 unsigned long start, unsigned long last)
+{
+	struct mm_mirror_subscription *next;
+	struct interval_tree_node *node;
+
+	spin_lock(&mirror->sub_lock);
+	node = sub ? interval_tree_iter_next(&sub->node, start, last) :
+		     interval_tree_iter_first(&mirror->subscriptions, start, last);
+	next = sub_ref_from(node, start, last);
+	spin_unlock(&mirror->sub_lock);
+	if (sub)
+		sub_unref(sub);
+	return next;
+}
+
+/* Whoever stops before the end owes the reference. */
+#define for_each_sub(sub, mirror, start, last)				\
+	for ((sub) = sub_next(mirror, NULL, start, last); (sub);	\
+	     (sub) = sub_next(mirror, sub, start, last))
+
+/*
+ * A subscription that is being added while this looks has nothing established in the
+ * leaf at hand, whose words are gone.
+ */
+static bool has_subscriptions(const struct mm_mirror *mirror)
+{
+	return !RB_EMPTY_ROOT(&mirror->subscriptions.rb_root);
+}
+
+/* ---- the end of one ---- */
+
+/* Returns when release() has returned, whoever called it. */
+static void sub_end(struct mm_mirror_subscription *sub)
+{
+	might_sleep();
+
+	if (cmpxchg(&sub->state, SUB_LIVE, SUB_ENDING) != SUB_LIVE) {
+		/* pairs with the release below */
+		wait_var_event(&sub->state,
+			       smp_load_acquire(&sub->state) == SUB_ENDED);
+		return;
+	}
+	/* whoever has seen SUB_LIVE in mm_mirror_establish() holds no page any more */
+	synchronize_rcu();
+	sub->ops->release(sub);
+	/* pairs with the acquire above: the client's table is empty */
+	smp_store_release(&sub->state, SUB_ENDED);
+	/* the store is before the look at who waits */
+	smp_mb();
+	wake_up_var(&sub->state);
+}
+
+/* mm_users is 0. No word is left, and none can come. */
+void subscriptions_release(struct mm_mirror *mirror)
+{
+	struct mm_mirror_subscription *sub;
+
+	for_each_sub(sub, mirror, 0, ULONG_MAX)
+		sub_end(sub);
+}
+
+/* ---- callbacks ---- */
+
+static void sub_invalidate(struct mm_mirror_subscription *sub,
+			   const struct mm_mirror_event *event)
+{
+	if (READ_ONCE(sub->state) == SUB_LIVE && sub->ops->invalidate(sub, event))
+		return;
+	WARN_ONCE(READ_ONCE(sub->state) == SUB_LIVE,
+		  "mm_mirror: %ps did not invalidate, its subscription ends\n",
+		  sub->ops->invalidate);
+	sub_end(sub);
+}
+
+static bool sub_try_invalidate(struct mm_mirror_subscription *sub,
+			       const struct mm_mirror_event *event)
+{
+	int state = smp_load_acquire(&sub->state);
+	bool done;
+
+	if (state != SUB_LIVE)
+		return state == SUB_ENDED;
+	non_block_start();
+	done = sub->ops->try_invalidate(sub, event);
+	non_block_end();
+	return done;
+}
+
+/**
+ * subscriptions_invalidate - tell the clients of a piece of a leaf
+ * @mirror: the mirror
+ * @event: what is about to happen; within one leaf, whose words are gone
+ * @may_block: may a client sleep?
+ *
+ * Context: a notifier callback, or a worker; no lock of ours is held.
+ *
+ * Return: false if a client refuses, only if not @may_block.
+ */
+bool subscriptions_invalidate(struct mm_mirror *mirror,
+			      const struct mm_mirror_event *event, bool may_block)
+{
+	struct mm_mirror_subscription *sub;
+
+	if (!has_subscriptions(mirror))
+		return true;
+	for_each_sub(sub, mirror, event->start, event->last) {
+		if (may_block) {
+			sub_invalidate(sub, event);
+		} else if (!sub_try_invalidate(sub, event)) {
+			sub_unref(sub);
+			return false;
+		}
+	}
+	return true;
+}
+
+/* With the page-table lock held. Each client is asked, since each has to clear. */
+bool subscriptions_young(struct mm_mirror *mirror, unsigned long start,
+			 unsigned long last, bool clear)
+{
+	struct mm_mirror_subscription *sub;
+	bool young = false;
+
+	if (!has_subscriptions(mirror))
+		return false;
+	for_each_sub(sub, mirror, start, last) {
+		if (!sub->ops->test_young || READ_ONCE(sub->state) != SUB_LIVE)
+			continue;
+		young |= clear ? sub->ops->clear_young(sub, start, last) :
+				 sub->ops->test_young(sub, start, last);
+	}
+	return young;
+}
+
+/* ---- for clients ---- */
+
+static bool ops_complete(const struct mm_mirror_subscription_ops *ops)
+{
+	return ops->release && ops->invalidate && ops->try_invalidate &&
+	       !ops->test_young == !ops->clear_young;
+}
+
+/**
+ * mm_mirror_subscribe - be called before something happens to a range
+ * @sub: memory of the client's, which stays until mm_mirror_unsubscribe()
+ * @mirror: the mirror
+ * @start: first address
+ * @last: last address; 0 to ULONG_MAX is the whole address space
+ * @ops: what to call; stays as long
+ *
+ * Ranges may overlap, and one client may have many.  There is no order between the
+ * subscriptions of a piece.
+ *
+ * Context: process context; may sleep.
+ *
+ * Return: 0; -EINVAL if @start > @last, or without the mandatory callbacks; -ESRCH if
+ * the process is gone.
+ */
+int mm_mirror_subscribe(struct mm_mirror_subscription *sub,
+			struct mm_mirror *mirror, unsigned long start,
+			unsigned long last,
+			const struct mm_mirror_subscription_ops *ops)
+{
+	int err = 0;
+
+	might_sleep();
+
+	if (start > last || !ops_complete(ops))
+		return -EINVAL;
+	sub->mirror = mm_mirror_ref(mirror);
+	sub->ops = ops;
+	sub->node.start = start;
+	sub->node.last = last;
+	sub->state = SUB_LIVE;
+	refcount_set(&sub->calls, 1);
+	init_completion(&sub->idle);
+
+	spin_lock(&mirror->sub_lock);
+	/* the release of the mirror sets it before it goes over the tree */
+	if (mirror->released)
+		err = -ESRCH;
+	else
+		interval_tree_insert(&sub->node, &mirror->subscriptions);
+	spin_unlock(&mirror->sub_lock);
+	if (err) {
+		mm_mirror_put(mirror);
+		return err;
+	}
+	stat_add(STAT_SUBSCRIPTIONS, 1);
+	return 0;
+}
+EXPORT_SYMBOL_GPL(mm_mirror_subscribe);
+
+/**
+ * mm_mirror_unsubscribe - no more callbacks
+ * @sub: from mm_mirror_subscribe(); the client's again after this
+ *
+ * Calls release(), unless that has been called.  After it no callback runs or comes.
+ *
+ * Context: process context; may sleep, for callbacks that run. Not from a callback,
+ * nor with anything held that one of them waits for.
+ */
+void mm_mirror_unsubscribe(struct mm_mirror_subscription *sub)
+{
+	struct mm_mirror *mirror = sub->mirror;
+
+	sub_end(sub);
+	sub_unref(sub);
+	wait_for_completion(&sub->idle);
+	spin_lock(&mirror->sub_lock);
+	interval_tree_remove(&sub->node, &mirror->subscriptions);
+	spin_unlock(&mirror->sub_lock);
+	stat_add(STAT_SUBSCRIPTIONS, -1);
+	mm_mirror_put(mirror);
+}
+EXPORT_SYMBOL_GPL(mm_mirror_unsubscribe);
+
+/**
+ * mm_mirror_establish - hold a page that the client puts into a table of its own
+ * @sub: the subscription, which covers @addr
+ * @addr: address
+ * @write: the device may write through the table; dirties the page
+ * @hold: what to give to mm_mirror_drop()
+ *
+ * Until mm_mirror_drop() the rules of mm_mirror_take() hold.  What is in the table by
+ * then may be used until a callback of @sub takes it out; who holds the table's lock
+ * here and in the callback needs nothing else.  Faults are the client's to ask for, as
+ * for any access, but a granted page cannot be established.
+ *
+ * Context: that of mm_mirror_take().
+ *
+ * Return: 0 with @hold->addr set; -EAGAIN if there is no such translation; -ERANGE if
+ * @sub does not cover @addr; -ESRCH if the subscription has ended.
+ */
+int mm_mirror_establish(struct mm_mirror_subscription *sub, unsigned long addr,
+			bool write, struct mm_mirror_hold *hold)
+{
+	int ret;
+
+	if (addr < sub->node.start || addr > sub->node.last)
+		return -ERANGE;
+	ret = mm_mirror_take(sub->mirror, addr, write, NULL, hold);
+	if (ret)
+		return READ_ONCE(sub->state) == SUB_LIVE ? ret : -ESRCH;
+	/* with preemption off: sub_end() waits for whoever still sees SUB_LIVE */
+	if (READ_ONCE(sub->state) == SUB_LIVE)
+		return 0;
+	mm_mirror_drop(hold);
+	return -ESRCH;
+}
+EXPORT_SYMBOL_GPL(mm_mirror_establish);
