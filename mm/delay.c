@@ -29,6 +29,7 @@ static const struct {
 	[DELAY_WAKE_TO_SLEEP]		= { "wake_to_sleep" },
 	[DELAY_FAULT_TO_PARK]		= { "fault_to_park" },
 	[DELAY_LAST_TO_PUT]		= { "last_to_put", true },
+	[DELAY_END_TO_RELEASE]		= { "end_to_release" },
 };
 
 static u32 delay_us[DELAY_NR];

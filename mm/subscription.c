@@ -109,6 +109,7 @@ static void sub_end(struct mm_mirror_subscription *sub)
 	}
 	/* whoever has seen SUB_LIVE in mm_mirror_establish() holds no page any more */
 	synchronize_rcu();
+	mirror_delay(DELAY_END_TO_RELEASE);
 	sub->ops->release(sub);
 	/* pairs with the acquire above: the client's table is empty */
 	smp_store_release(&sub->state, SUB_ENDED);
