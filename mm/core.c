@@ -54,11 +54,26 @@ struct workqueue_struct *mirror_wq;
 static atomic_t mirrors_live = ATOMIC_INIT(0);
 static DECLARE_WAIT_QUEUE_HEAD(mirrors_gone);
 
-/* The anchor covers nobody's memory; the kernel never lets that page be mapped. */
+static void mirror_end(struct mm_mirror *mirror)
+{
+	spin_lock(&mirror->sub_lock);
+	WRITE_ONCE(mirror->released, true);
+	spin_unlock(&mirror->sub_lock);
+	subscriptions_release(mirror);
+}
+
+/*
+ * The anchor covers nobody's memory; the kernel never lets that page be mapped.  It is
+ * called for the end of the address space only, and then after all leaves, whose
+ * addresses are lower: no word is left, and since mm_users is 0 no fault runs that
+ * could make one.
+ */
 static bool anchor_invalidate(struct mmu_interval_notifier *notifier,
 			      const struct mmu_notifier_range *range,
 			      unsigned long seq)
 {
+	if (range->event == MMU_NOTIFY_RELEASE)
+		mirror_end(container_of(notifier, struct mm_mirror, anchor));
 	return true;
 }
 
@@ -117,27 +132,24 @@ static struct mmu_notifier *mirror_alloc_notifier(struct mm_struct *mm)
 }
 
 /*
- * The last reference on the address space is gone.  The leaves' own notifiers have
- * been told just before, so no translation is left, and since mm_users is 0 no
- * fault runs that could make one.
+ * The last reference on the address space is gone.  The anchor has done this, unless an
+ * invalidation by rmap has kept it from being inserted until now.  Here other address
+ * spaces wait for us (SRCU), there they do not.
  */
 static void mirror_release(struct mmu_notifier *notifier, struct mm_struct *mm)
 {
-	struct mm_mirror *mirror = container_of(notifier, struct mm_mirror,
-						notifier);
-
-	spin_lock(&mirror->sub_lock);
-	WRITE_ONCE(mirror->released, true);
-	spin_unlock(&mirror->sub_lock);
-	subscriptions_release(mirror);
+	mirror_end(container_of(notifier, struct mm_mirror, notifier));
 }
 
-/* All are asked: each of them has to clear. */
+/* DAMON gives any address of the page, or huge page, that it means. */
 static int mirror_young(struct mm_mirror *mirror, unsigned long start,
 			unsigned long end, bool clear)
 {
-	return leaf_young(mirror, start, end, clear) |
-	       subscriptions_young(mirror, start, end - 1, clear);
+	unsigned long size = end - start;
+
+	if (offset_in_page(start))
+		start = ALIGN_DOWN(start, size);
+	return leaf_young(mirror, start, start + size, clear);
 }
 
 /* With the page-table lock held, like the next one. */
@@ -190,6 +202,7 @@ static struct mm_mirror *mirror_get_locked(struct mm_struct *mm)
 	/* whoever changes mappings may wait for a holder */
 	hold_acquire();
 	hold_release();
+	subscriptions_prime();
 
 	notifier = mmu_notifier_get_locked(&mirror_ops, mm);
 	if (IS_ERR(notifier))
@@ -291,14 +304,15 @@ bool mm_mirror_is_current(const struct mm_mirror *mirror)
 EXPORT_SYMBOL_GPL(mm_mirror_is_current);
 
 /*
- * Reclaim may wait for a holder. Told to lockdep here, so that a holder that allocates
- * is reported the first time, though nothing was ever reclaimed.
+ * Reclaim may wait for a holder, or a client's callback. Told to lockdep here, so that
+ * one that allocates is reported the first time, though nothing was ever reclaimed.
  */
 static void __init hold_prime(void)
 {
 	fs_reclaim_acquire(GFP_KERNEL);
 	hold_acquire();
 	hold_release();
+	subscriptions_prime();
 	fs_reclaim_release(GFP_KERNEL);
 }
 

@@ -157,6 +157,8 @@ static inline void entry_wait(atomic64_t *entry)
 static inline void entry_assert_layout(void)
 {
 	BUILD_BUG_ON(!IS_ENABLED(CONFIG_64BIT));
+	/* whoever drops wakes, and a client locks its table, with preemption off */
+	BUILD_BUG_ON(IS_ENABLED(CONFIG_PREEMPT_RT));
 	BUILD_BUG_ON(ENTRY_HOLDERS & (ENTRY_HOLDER - 1));
 	BUILD_BUG_ON(ENTRY_HOLDERS >> ENTRY_PFN_SHIFT);
 }

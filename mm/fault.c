@@ -921,8 +921,8 @@ int mm_mirror_fault_wait(struct mm_mirror *mirror,
 	fault = mm_mirror_fault(mirror, ranges, nr, write, fault_wait_done, &done);
 	if (IS_ERR(fault))
 		return PTR_ERR(fault);
-	ret = wait_for_completion_killable(&done) ? -EINTR :
-						    mm_mirror_fault_status(fault);
+	ret = wait_for_completion_state(&done, TASK_KILLABLE | TASK_FREEZABLE) ?
+	      -EINTR : mm_mirror_fault_status(fault);
 	/* the callback has returned, or will not run: done may go */
 	mm_mirror_fault_put(fault);
 	return ret;

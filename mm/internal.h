@@ -88,7 +88,6 @@ struct leaf_huge {
  *	allocates under it
  * @present: words of @table or @huge that are not 0; 0 makes a callback O(1)
  * @idle: on mirror->idle
- * @untold: a client may still have something here that it was told to drop
  * @users: faults at work here, which keep the leaf; under mirror->lock
  * @table: LEAF_PAGES entries in a page of its own, or NULL
  * @huge: one translation for all of the leaf, where the CPU maps it by one entry;
@@ -104,7 +103,6 @@ struct mm_mirror_leaf {
 	unsigned int			present;
 	unsigned int			users;
 	unsigned long			idle;
-	bool				untold;
 	atomic64_t __rcu		*table;
 	struct leaf_huge __rcu		*huge;
 	struct list_head		grants;
@@ -153,6 +151,7 @@ bool subscriptions_invalidate(struct mm_mirror *mirror,
 bool subscriptions_young(struct mm_mirror *mirror, unsigned long start,
 			 unsigned long last, bool clear);
 void subscriptions_release(struct mm_mirror *mirror);
+void subscriptions_prime(void);
 
 /* vma.c */
 int vma_check(struct vm_area_struct *vma, bool write);

@@ -165,6 +165,13 @@ static void leaf_wait(const struct leaf_span *span)
 			entry_wait(span_word(span, i));
 }
 
+static void event_widen(struct mm_mirror_event *event,
+			const struct mm_mirror_leaf *leaf)
+{
+	event->start = leaf_start(leaf);
+	event->last = leaf_last(leaf);
+}
+
 static void leaf_idle(struct mm_mirror_leaf *leaf)
 {
 	struct mm_mirror *mirror = leaf->mirror;
@@ -217,10 +224,14 @@ static bool leaf_clear(struct mm_mirror_leaf *leaf, const struct leaf_span *span
 	return true;
 }
 
-/* Returns false only if something is held and @range does not allow to wait. */
+/*
+ * Returns false only if something is held and @range does not allow to wait.  All of
+ * a huge entry goes, whatever part of it @event is about: then @event becomes all of
+ * the leaf, since what clients established of it has no other announcement.
+ */
 static bool leaf_drop(struct mm_mirror_leaf *leaf,
 		      const struct mmu_notifier_range *range,
-		      const struct mm_mirror_event *event, unsigned long seq)
+		      struct mm_mirror_event *event, unsigned long seq)
 {
 	struct leaf_span span;
 	bool done = true;
@@ -234,6 +245,8 @@ static bool leaf_drop(struct mm_mirror_leaf *leaf,
 				 leaf_page(event->last));
 		done = leaf_clear(leaf, &span, range);
 		stat_add(STAT_INVALIDATIONS, 1);
+		if (span_word_pages(&span) == LEAF_PAGES)
+			event_widen(event, leaf);
 	}
 	spin_unlock(&leaf->lock);
 	return done;
@@ -244,13 +257,12 @@ static bool leaf_tell(struct mm_mirror_leaf *leaf,
 		      const struct mmu_notifier_range *range,
 		      const struct mm_mirror_event *event)
 {
-	/* they are all released at once, see mirror_release() */
+	/* they are all released at once, see anchor_invalidate() */
 	if (event->type == MMU_NOTIFY_RELEASE)
 		return true;
 	if (subscriptions_invalidate(leaf->mirror, event,
 				     mmu_notifier_range_blockable(range)))
 		return true;
-	WRITE_ONCE(leaf->untold, true);
 	stat_add(STAT_INVALIDATE_REFUSED, 1);
 	return false;
 }
@@ -583,6 +595,8 @@ int leaf_young(struct mm_mirror *mirror, unsigned long start, unsigned long end,
 		struct leaf_span span;
 
 		mirror_delay(DELAY_FIND_TO_AGE);
+		/* all are asked where each has to clear */
+		young |= subscriptions_young(mirror, first, last, clear);
 		if (!READ_ONCE(leaf->present))
 			continue;
 		span = leaf_span(leaf, leaf_page(first), leaf_page(last));
@@ -627,19 +641,17 @@ static bool leaf_unlink_idle(struct mm_mirror_leaf *leaf)
 }
 
 /*
- * What a client refused to drop it still has.  Nothing can be established in this
- * leaf any more, and what is in the next one at its place is dropped for nothing.
+ * A client may have something of a leaf without words: where nothing may block it
+ * refused to drop it, or was not asked, because something else was held.  Whoever
+ * takes such a page away comes through this leaf: so it is told before that goes.  What
+ * has been established meanwhile in the next leaf at its place is dropped for nothing.
  */
-static void leaf_tell_again(struct mm_mirror_leaf *leaf)
+static void leaf_tell_last(struct mm_mirror_leaf *leaf)
 {
-	struct mm_mirror_event event = {
-		.start	= leaf_start(leaf),
-		.last	= leaf_last(leaf),
-		.type	= MMU_NOTIFY_CLEAR,
-	};
+	struct mm_mirror_event event = { .type = MMU_NOTIFY_CLEAR };
 
-	if (READ_ONCE(leaf->untold))
-		subscriptions_invalidate(leaf->mirror, &event, true);
+	event_widen(&event, leaf);
+	subscriptions_invalidate(leaf->mirror, &event, true);
 }
 
 /* mirror->reap_work: free the leaves that have been empty for a while. */
@@ -654,7 +666,7 @@ void leaf_reap(struct work_struct *work)
 		mirror_delay(DELAY_REAP_TO_UNLINK);
 		if (!leaf_unlink_idle(leaf))
 			continue;
-		leaf_tell_again(leaf);
+		leaf_tell_last(leaf);
 		leaf_free(leaf);
 	}
 }

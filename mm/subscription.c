@@ -11,8 +11,8 @@
  * establish nothing until the mm is done, there, while all other leaves go on.  No
  * client has to remember ranges, or to compare sequences.
  *
- * So where there is no leaf nothing is established.  A leaf of which a client refused
- * to drop something, where nothing may block, announces it again before it is freed.
+ * So where there is no leaf nothing is established.  A leaf announces all of itself
+ * before it is freed, since where nothing may block a client may have refused.
  *
  * The subscriptions of a mirror are an interval tree under a spinlock, which is not
  * held over a callback: whoever calls has a reference (sub->calls) instead, and a
@@ -94,24 +94,77 @@ static bool has_subscriptions(const struct mm_mirror *mirror)
 	return !RB_EMPTY_ROOT(&mirror->subscriptions.rb_root);
 }
 
+/* ---- lockdep ---- */
+
+/*
+ * What may sleep in a callback may be waited for by reclaim, and by whoever holds
+ * mmap_lock: a client that allocates there, or waits for one who does, is reported
+ * before that ever deadlocks.
+ */
+#ifdef CONFIG_LOCKDEP
+static struct lockdep_map callback_map =
+	STATIC_LOCKDEP_MAP_INIT("mm_mirror_callback", &callback_map);
+
+static void callback_acquire(void)
+{
+	lock_map_acquire(&callback_map);
+}
+
+static void callback_release(void)
+{
+	lock_map_release(&callback_map);
+}
+#else
+static void callback_acquire(void)
+{
+}
+
+static void callback_release(void)
+{
+}
+#endif
+
+/* In a place from which callbacks may be waited for. */
+void subscriptions_prime(void)
+{
+	callback_acquire();
+	callback_release();
+}
+
 /* ---- the end of one ---- */
 
-/* Returns when release() has returned, whoever called it. */
-static void sub_end(struct mm_mirror_subscription *sub)
+static void sub_wait_ended(struct mm_mirror_subscription *sub)
+{
+	subscriptions_prime();
+	/* pairs with the release in sub_end() */
+	wait_var_event(&sub->state, smp_load_acquire(&sub->state) == SUB_ENDED);
+}
+
+static void sub_release(struct mm_mirror_subscription *sub)
+{
+	callback_acquire();
+	sub->ops->release(sub);
+	callback_release();
+}
+
+/*
+ * Returns when release() has returned, whoever called it.  @fenced: no word is left,
+ * nor can one come.
+ */
+static void sub_end(struct mm_mirror_subscription *sub, bool fenced)
 {
 	might_sleep();
 
 	if (cmpxchg(&sub->state, SUB_LIVE, SUB_ENDING) != SUB_LIVE) {
-		/* pairs with the release below */
-		wait_var_event(&sub->state,
-			       smp_load_acquire(&sub->state) == SUB_ENDED);
+		sub_wait_ended(sub);
 		return;
 	}
 	/* whoever has seen SUB_LIVE in mm_mirror_establish() holds no page any more */
-	synchronize_rcu();
+	if (!fenced)
+		synchronize_rcu();
 	mirror_delay(DELAY_END_TO_RELEASE);
-	sub->ops->release(sub);
-	/* pairs with the acquire above: the client's table is empty */
+	sub_release(sub);
+	/* pairs with the acquire in sub_wait_ended(): the client's table is empty */
 	smp_store_release(&sub->state, SUB_ENDED);
 	/* the store is before the look at who waits */
 	smp_mb();
@@ -124,7 +177,7 @@ void subscriptions_release(struct mm_mirror *mirror)
 	struct mm_mirror_subscription *sub;
 
 	for_each_sub(sub, mirror, 0, ULONG_MAX)
-		sub_end(sub);
+		sub_end(sub, true);
 }
 
 /* ---- callbacks ---- */
@@ -132,12 +185,19 @@ void subscriptions_release(struct mm_mirror *mirror)
 static void sub_invalidate(struct mm_mirror_subscription *sub,
 			   const struct mm_mirror_event *event)
 {
-	if (READ_ONCE(sub->state) == SUB_LIVE && sub->ops->invalidate(sub, event))
+	bool done = false;
+
+	if (READ_ONCE(sub->state) == SUB_LIVE) {
+		callback_acquire();
+		done = sub->ops->invalidate(sub, event);
+		callback_release();
+	}
+	if (done)
 		return;
 	WARN_ONCE(READ_ONCE(sub->state) == SUB_LIVE,
 		  "mm_mirror: %ps did not invalidate, its subscription ends\n",
 		  sub->ops->invalidate);
-	sub_end(sub);
+	sub_end(sub, false);
 }
 
 static bool sub_try_invalidate(struct mm_mirror_subscription *sub,
@@ -182,7 +242,10 @@ bool subscriptions_invalidate(struct mm_mirror *mirror,
 	return true;
 }
 
-/* With the page-table lock held. Each client is asked, since each has to clear. */
+/*
+ * With the page-table lock held, for a part of a leaf. Each client is asked, since each
+ * has to clear.
+ */
 bool subscriptions_young(struct mm_mirror *mirror, unsigned long start,
 			 unsigned long last, bool clear)
 {
@@ -263,7 +326,9 @@ EXPORT_SYMBOL_GPL(mm_mirror_subscribe);
  * mm_mirror_unsubscribe - no more callbacks
  * @sub: from mm_mirror_subscribe(); the client's again after this
  *
- * Calls release(), unless that has been called.  After it no callback runs or comes.
+ * Calls release(), unless that has been called.  After it no callback runs or comes;
+ * until then they may, also after release().  Waits for an RCU grace period: not for
+ * what is done all the time.
  *
  * Context: process context; may sleep, for callbacks that run. Not from a callback,
  * nor with anything held that one of them waits for.
@@ -272,7 +337,7 @@ void mm_mirror_unsubscribe(struct mm_mirror_subscription *sub)
 {
 	struct mm_mirror *mirror = sub->mirror;
 
-	sub_end(sub);
+	sub_end(sub, false);
 	sub_unref(sub);
 	wait_for_completion(&sub->idle);
 	spin_lock(&mirror->sub_lock);
@@ -291,9 +356,9 @@ EXPORT_SYMBOL_GPL(mm_mirror_unsubscribe);
  * @hold: what to give to mm_mirror_drop()
  *
  * Until mm_mirror_drop() the rules of mm_mirror_take() hold.  What is in the table by
- * then may be used until a callback of @sub takes it out; who holds the table's lock
- * here and in the callback needs nothing else.  Faults are the client's to ask for, as
- * for any access, but a granted page cannot be established.
+ * then may be used until a callback of @sub has returned that is about it.  The page is
+ * virt_to_page(@hold->addr).  Faults are the client's to ask for, as for any access, but
+ * a granted page cannot be established: it is copied.
  *
  * Context: that of mm_mirror_take().
  *

@@ -60,7 +60,8 @@ typedef void (*mm_mirror_done_fn)(struct mm_mirror_fault *fault, void *data);
 /**
  * struct mm_mirror_event - what the mm is about to do to a piece of memory
  * @start: first address
- * @last: last address; the piece lies within 2 MiB that begin at a multiple of that
+ * @last: last address; the piece lies within one leaf, PMD_SIZE bytes that begin at a
+ *	multiple of that
  * @type: why
  */
 struct mm_mirror_event {
@@ -73,31 +74,34 @@ struct mm_mirror_event {
  * struct mm_mirror_subscription_ops - what a client with a table of its own must do
  *
  * "Its mappings" are what it keeps of pages that it saw in mm_mirror_establish().
- * While a callback runs, and until the mm has done what it announced, nothing can be
- * established in that piece. Callbacks of one subscription may run at the same time,
- * for the same piece too, also while the client establishes elsewhere; they never
- * nest. They come for pieces in which nothing was established, too.
+ * While a callback that announces something runs, and until the mm has done it, nothing
+ * can be established in that piece. Callbacks of one subscription may run at the same
+ * time, for the same piece too, also while the client establishes elsewhere; they never
+ * nest. They come for pieces in which nothing was established, too, and until
+ * mm_mirror_unsubscribe() has returned, so the table itself stays until then.
  *
- * @release: drop all mappings, at once. Called once in the life of a subscription:
- *	when the last user of the address space is gone, before its pages and mappings
- *	are torn down, so that no thread of the process is left; or by
+ * @release: drop all mappings, at once, and return when the device has stopped using
+ *	them. Called once in the life of a subscription: when the last user of the
+ *	address space is gone, before its pages and mappings are torn down; or by
  *	mm_mirror_unsubscribe(), or when @invalidate failed, if those come first.
- *	Nothing can be established any more. May sleep, as @invalidate may.
- *	Mandatory.
+ *	Nothing can be established any more. May sleep, as @invalidate may, and must
+ *	not wait for more. Mandatory.
  * @invalidate: drop the mappings of a piece, and return when the device has stopped
- *	using them; the pages are still there until then. True when it is done, which
- *	it has to be: false is a bug of the client, which is warned about once and
- *	loses the subscription: @release follows at once. May sleep, for what the
- *	device does, under any lock of the mm, and inside of reclaim: so no allocation
- *	that reclaims, no mmap_lock, no fault. Mandatory.
+ *	using them, whoever took them out of the table: another callback, which
+ *	still waits for the device, is no reason to return. The pages are still there
+ *	until then. True when it is done, which it has to be: false is a bug of the
+ *	client, which is warned about once and loses the subscription: @release
+ *	follows at once. May sleep, for what the device does, under any lock of the mm,
+ *	and inside of reclaim: so no allocation that reclaims, no mmap_lock, no fault,
+ *	and no waiting for anybody who does such. Mandatory.
  * @try_invalidate: the same where nothing may sleep. True when it is done; false if
  *	it would have to wait: then the mm leaves these pages alone, and tries again
  *	or does without them. What was dropped may stay dropped. Mandatory.
- * @test_young: did the device use a page of [start, last] since somebody last
- *	cleared? A true means that reclaim keeps the pages for another round, whatever
- *	the CPU and other clients say; a false that it need not for the client's sake.
- *	With a spinlock held: must not sleep, allocate or wait. NULL if the device
- *	cannot tell, like false.
+ * @test_young: did the device use a page of [start, last], part of one leaf, since
+ *	somebody last cleared? A true makes the pages young, whatever the CPU and other
+ *	clients say: reclaim keeps them for another round, where it asks. A false says
+ *	that it need not for the client's sake. With a spinlock held: must not sleep,
+ *	allocate or wait. NULL if the device cannot tell, like false.
  * @clear_young: the same, and from now on count anew. Set together with @test_young.
  */
 struct mm_mirror_subscription_ops {
