@@ -118,7 +118,8 @@ static struct mmu_notifier *mirror_alloc_notifier(struct mm_struct *mm)
 	if (!mirror)
 		return ERR_PTR(-ENOMEM);
 	mutex_init(&mirror->lock);
-	xa_init(&mirror->leaves);
+	/* without the flag its nodes are nobody's, whatever xa_reserve() is told */
+	xa_init_flags(&mirror->leaves, XA_FLAGS_ACCOUNT);
 	init_llist_head(&mirror->idle);
 	INIT_DELAYED_WORK(&mirror->reap_work, leaf_reap);
 	INIT_WORK(&mirror->free_work, mirror_free);

@@ -141,6 +141,31 @@ static void fault_put(struct mm_mirror_fault *fault)
 		queue_work(mirror_wq, &fault->free_work);
 }
 
+/* ---- who pays ---- */
+
+/*
+ * Our metadata is the owner's, like its page tables, and not of whose worker it is that
+ * allocates it.  What is allocated in between says GFP_KERNEL_ACCOUNT.
+ */
+struct owner_charge {
+	struct mem_cgroup *memcg;
+	struct mem_cgroup *outer;
+};
+
+static struct owner_charge charge_begin(struct mm_struct *mm)
+{
+	struct owner_charge charge = { .memcg = get_mem_cgroup_from_mm(mm) };
+
+	charge.outer = set_active_memcg(charge.memcg);
+	return charge;
+}
+
+static void charge_end(const struct owner_charge *charge)
+{
+	set_active_memcg(charge->outer);
+	mem_cgroup_put(charge->memcg);
+}
+
 /* ---- turns ---- */
 
 static void fault_start(struct mm_mirror_fault *fault)
@@ -624,11 +649,9 @@ static unsigned long *pfns_alloc(void)
 
 static int fault_run(struct mm_mirror_fault *fault)
 {
-	struct mem_cgroup *memcg = get_mem_cgroup_from_mm(fault->mm);
-	struct mem_cgroup *old = set_active_memcg(memcg);
+	struct owner_charge charge = charge_begin(fault->mm);
 	int status = -ECANCELED;
 
-	/* our metadata is the owner's, like its page tables */
 	while (!(fault->pfns = pfns_alloc()) && !fault_is_dead(fault))
 		fault_wait_for_memory();
 	if (fault->pfns) {
@@ -638,8 +661,7 @@ static int fault_run(struct mm_mirror_fault *fault)
 		free_pages((unsigned long)fault->pfns,
 			   get_order(LEAF_PAGES * sizeof(*fault->pfns)));
 	}
-	set_active_memcg(old);
-	mem_cgroup_put(memcg);
+	charge_end(&charge);
 	return status;
 }
 
@@ -708,10 +730,13 @@ fault_alloc(struct mm_mirror *mirror, const struct mm_mirror_range *ranges,
 	    unsigned int nr)
 {
 	struct mm_mirror_fault *fault;
+	struct owner_charge charge;
 
 	if (mirror_fail(FAIL_FAULT))
 		return NULL;
-	fault = kzalloc(struct_size(fault, ranges, nr), GFP_KERNEL);
+	charge = charge_begin(mirror_mm(mirror));
+	fault = kzalloc(struct_size(fault, ranges, nr), GFP_KERNEL_ACCOUNT);
+	charge_end(&charge);
 	if (!fault)
 		return NULL;
 	fault->mirror = mm_mirror_ref(mirror);
