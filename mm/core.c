@@ -52,6 +52,7 @@
 struct workqueue_struct *mirror_wq;
 
 static atomic_t mirrors_live = ATOMIC_INIT(0);
+static atomic_t mirrors_made = ATOMIC_INIT(0);
 static DECLARE_WAIT_QUEUE_HEAD(mirrors_gone);
 
 static void mirror_end(struct mm_mirror *mirror)
@@ -89,6 +90,7 @@ static void mirror_free(struct work_struct *work)
 	struct mm_mirror *mirror = container_of(work, struct mm_mirror,
 						free_work);
 
+	live_remove(mirror);
 	disable_delayed_work_sync(&mirror->reap_work);
 	leaf_free_all(mirror);
 	if (mirror->anchor.mm)
@@ -117,6 +119,8 @@ static struct mmu_notifier *mirror_alloc_notifier(struct mm_struct *mm)
 	mirror = kzalloc(sizeof(*mirror), GFP_KERNEL_ACCOUNT);
 	if (!mirror)
 		return ERR_PTR(-ENOMEM);
+	mirror->id = atomic_inc_return(&mirrors_made);
+	INIT_LIST_HEAD(&mirror->live);
 	mutex_init(&mirror->lock);
 	/* without the flag its nodes are nobody's, whatever xa_reserve() is told */
 	xa_init_flags(&mirror->leaves, XA_FLAGS_ACCOUNT);
@@ -219,6 +223,7 @@ static struct mm_mirror *mirror_get_locked(struct mm_struct *mm)
 			mmu_notifier_put(notifier);
 			return ERR_PTR(err);
 		}
+		live_add(mirror);
 	}
 	mirror_add_handle(mirror);
 	return mirror;
@@ -332,6 +337,7 @@ static int __init mm_mirror_init(void)
 	if (err)
 		goto err_destroy_wq;
 	dir = stat_init();
+	live_init(dir);
 	delay_init(dir);
 	oracle_init(dir);
 	fail_init(dir);

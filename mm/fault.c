@@ -227,6 +227,16 @@ static void fault_give_turn(struct mm_mirror_fault *fault)
 		fault_start_next(mirror);
 }
 
+/* How many are at work, and how many wait for their turn. */
+void fault_turns(struct mm_mirror *mirror, unsigned int *running,
+		 unsigned int *queued)
+{
+	spin_lock_irq(&mirror->fault_lock);
+	*running = mirror->fault_running + mirror->fault_uncounted;
+	*queued = list_count_nodes(&mirror->fault_queue);
+	spin_unlock_irq(&mirror->fault_lock);
+}
+
 /* ---- one page fault ---- */
 
 /* Returns false if nobody wants the page any more. */

@@ -30,6 +30,8 @@
  * @notifier: finds the mirror (keyed by mm and ops); aging and release. It must
  *	never have invalidate_range_start: a refusal there would leave the mm's
  *	interval sequence odd for good
+ * @id: its number, for whoever reads
+ * @live: on the list of all mirrors, see live.c
  * @anchor: an interval notifier for nobody, so that the first one, which takes all
  *	locks of the mm, is inserted at mm_mirror_get() and not in a worker
  * @refs: handles; the notifier's own count is 1 while this is not 0
@@ -49,6 +51,8 @@
  */
 struct mm_mirror {
 	struct mmu_notifier		notifier;
+	unsigned int			id;
+	struct list_head		live;
 	struct mmu_interval_notifier	anchor;
 	refcount_t			refs;
 	bool				released;
@@ -125,6 +129,14 @@ static inline unsigned int leaf_page(unsigned long addr)
 	return (addr & ~PMD_MASK) >> PAGE_SHIFT;
 }
 
+/* What a mirror has; a huge entry is one. */
+struct mirror_survey {
+	unsigned long leaves;
+	unsigned long huge;
+	unsigned long present;
+	unsigned long held;
+};
+
 /* core.c: for what frees, and so must not wait for faults */
 extern struct workqueue_struct *mirror_wq;
 
@@ -142,6 +154,7 @@ int leaf_young(struct mm_mirror *mirror, unsigned long start, unsigned long end,
 	       bool clear);
 void leaf_reap(struct work_struct *work);
 void leaf_free_all(struct mm_mirror *mirror);
+void leaf_survey(struct mm_mirror *mirror, struct mirror_survey *sum);
 void page_harvest(u64 word, bool fold_young);
 
 /* subscription.c */
@@ -152,6 +165,7 @@ bool subscriptions_young(struct mm_mirror *mirror, unsigned long start,
 			 unsigned long last, bool clear);
 void subscriptions_release(struct mm_mirror *mirror);
 void subscriptions_prime(void);
+unsigned int subscriptions_count(struct mm_mirror *mirror);
 
 /* vma.c */
 int vma_check(struct vm_area_struct *vma, bool write);
@@ -159,6 +173,8 @@ int vma_check(struct vm_area_struct *vma, bool write);
 /* fault.c */
 int fault_init(void);
 void fault_exit(void);
+void fault_turns(struct mm_mirror *mirror, unsigned int *running,
+		 unsigned int *queued);
 
 /* grant.c */
 struct mm_mirror_grant;
@@ -197,6 +213,13 @@ static inline void hold_release(void)
 }
 #endif
 
+/* live.c */
+void live_add(struct mm_mirror *mirror);
+void live_remove(struct mm_mirror *mirror);
+void live_survey(struct mirror_survey *sum);
+pid_t mirror_pid(const struct mm_mirror *mirror);
+void live_init(struct dentry *dir);
+
 /* stat.c */
 enum mirror_stat {
 	STAT_MIRRORS,
@@ -210,7 +233,6 @@ enum mirror_stat {
 	STAT_FAULT_ERRORS,
 	STAT_FAULTS_RUNNING,
 	STAT_GRANTS,
-	STAT_INVALIDATIONS,
 	STAT_INVALIDATE_REFUSED,
 	STAT_FENCE_WAITS,
 	STAT_NR,
@@ -223,6 +245,10 @@ static inline void stat_add(enum mirror_stat stat, long n)
 	atomic_long_add(n, &mirror_stats[stat]);
 }
 
+/* As many as there are types of events. */
+#define MIRROR_EVENTS	(MMU_NOTIFY_EXCLUSIVE + 1)
+
+void stat_invalidation(enum mmu_notifier_event type);
 struct dentry *stat_init(void);
 void stat_exit(void);
 

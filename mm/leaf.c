@@ -244,7 +244,7 @@ static bool leaf_drop(struct mm_mirror_leaf *leaf,
 		span = leaf_span(leaf, leaf_page(event->start),
 				 leaf_page(event->last));
 		done = leaf_clear(leaf, &span, range);
-		stat_add(STAT_INVALIDATIONS, 1);
+		stat_invalidation(event->type);
 		if (span_word_pages(&span) == LEAF_PAGES)
 			event_widen(event, leaf);
 	}
@@ -604,6 +604,57 @@ int leaf_young(struct mm_mirror *mirror, unsigned long start, unsigned long end,
 	}
 	rcu_read_unlock();
 	return young;
+}
+
+/* ---- counting, for whoever reads ---- */
+
+static void word_survey(u64 word, struct mirror_survey *sum)
+{
+	sum->present += !!word;
+	sum->held += !!(word & ENTRY_HOLDERS);
+}
+
+static void span_survey(const struct leaf_span *span, struct mirror_survey *sum)
+{
+	u64 word, huge = 0;
+	unsigned int i;
+
+	for (i = 0; i < span->nr; i++) {
+		word = atomic64_read(span_word(span, i));
+		if (span->stride == 1)
+			word_survey(word, sum);
+		else
+			huge |= word;
+	}
+	word_survey(huge, sum);
+}
+
+/* The leaf at *@index or after it, under RCU: it may be on its way out. */
+static bool leaf_survey_next(struct mm_mirror *mirror, unsigned long *index,
+			     struct mirror_survey *sum)
+{
+	struct mm_mirror_leaf *leaf;
+	struct leaf_span span;
+
+	rcu_read_lock();
+	leaf = xa_find(&mirror->leaves, index, ULONG_MAX, XA_PRESENT);
+	if (leaf) {
+		span = leaf_span(leaf, 0, LEAF_PAGES - 1);
+		sum->leaves++;
+		sum->huge += span.nr && span.stride != 1;
+		span_survey(&span, sum);
+	}
+	rcu_read_unlock();
+	return leaf;
+}
+
+/* Adds to @sum what the mirror has, which whoever calls keeps. */
+void leaf_survey(struct mm_mirror *mirror, struct mirror_survey *sum)
+{
+	unsigned long index;
+
+	for (index = 0; leaf_survey_next(mirror, &index, sum); index++)
+		cond_resched();
 }
 
 /* ---- freeing ---- */

@@ -263,6 +263,19 @@ bool subscriptions_young(struct mm_mirror *mirror, unsigned long start,
 	return young;
 }
 
+unsigned int subscriptions_count(struct mm_mirror *mirror)
+{
+	struct interval_tree_node *node;
+	unsigned int n = 0;
+
+	spin_lock(&mirror->sub_lock);
+	node = interval_tree_iter_first(&mirror->subscriptions, 0, ULONG_MAX);
+	for (; node; node = interval_tree_iter_next(node, 0, ULONG_MAX))
+		n++;
+	spin_unlock(&mirror->sub_lock);
+	return n;
+}
+
 /* ---- for clients ---- */
 
 static bool ops_complete(const struct mm_mirror_subscription_ops *ops)
