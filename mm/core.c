@@ -338,6 +338,7 @@ static int __init mm_mirror_init(void)
 		goto err_destroy_wq;
 	dir = stat_init();
 	live_init(dir);
+	fence_init(dir);
 	delay_init(dir);
 	oracle_init(dir);
 	fail_init(dir);

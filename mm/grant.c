@@ -89,6 +89,7 @@ bool grant_clear(struct mm_mirror_leaf *leaf,
 {
 	bool mark = mmu_notifier_range_blockable(range);
 	struct mm_mirror_grant *grant;
+	u64 begin = 0;
 
 	lockdep_assert_held(&leaf->lock);
 
@@ -97,6 +98,8 @@ bool grant_clear(struct mm_mirror_leaf *leaf,
 	while ((grant = grant_held(leaf, range, mark))) {
 		if (!mark)
 			return false;
+		if (!begin)
+			begin = fence_begin();
 		/*
 		 * The grant may be released while the lock is dropped, and its
 		 * address waited on for nothing: so wait without touching it.
@@ -105,6 +108,8 @@ bool grant_clear(struct mm_mirror_leaf *leaf,
 		schedule_timeout_uninterruptible(1);
 		spin_lock(&leaf->lock);
 	}
+	if (begin)
+		fence_end(begin);
 	return true;
 }
 

@@ -220,6 +220,11 @@ void live_survey(struct mirror_survey *sum);
 pid_t mirror_pid(const struct mm_mirror *mirror);
 void live_init(struct dentry *dir);
 
+/* fence.c */
+u64 fence_begin(void);
+void fence_end(u64 begin);
+void fence_init(struct dentry *dir);
+
 /* stat.c */
 enum mirror_stat {
 	STAT_MIRRORS,

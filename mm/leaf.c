@@ -157,12 +157,13 @@ static bool leaf_zap(struct mm_mirror_leaf *leaf, const struct leaf_span *span,
  */
 static void leaf_wait(const struct leaf_span *span)
 {
+	u64 begin = fence_begin();
 	unsigned int i;
 
-	stat_add(STAT_FENCE_WAITS, 1);
 	for (i = 0; i < span->nr; i++)
 		if (atomic64_read(span_word(span, i)))
 			entry_wait(span_word(span, i));
+	fence_end(begin);
 }
 
 static void event_widen(struct mm_mirror_event *event,
