@@ -46,6 +46,7 @@
 #include <linux/sched/signal.h>
 #include <linux/slab.h>
 #include <linux/wait.h>
+#include <trace/events/mm_mirror.h>
 
 #include "internal.h"
 
@@ -151,10 +152,13 @@ static int mirror_young(struct mm_mirror *mirror, unsigned long start,
 			unsigned long end, bool clear)
 {
 	unsigned long size = end - start;
+	bool young;
 
 	if (offset_in_page(start))
 		start = ALIGN_DOWN(start, size);
-	return leaf_young(mirror, start, start + size, clear);
+	young = leaf_young(mirror, start, start + size, clear);
+	trace_mm_mirror_age(mirror, start, start + size - 1, clear, young);
+	return young;
 }
 
 /* With the page-table lock held, like the next one. */

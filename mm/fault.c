@@ -32,6 +32,7 @@
 #include <linux/slab.h>
 #include <linux/timer.h>
 #include <linux/userfaultfd_k.h>
+#include <trace/events/mm_mirror.h>
 
 #include "internal.h"
 
@@ -81,6 +82,7 @@ static struct workqueue_struct *fault_wq;
  * @grants: pages granted; the client's once the fault is done
  * @grant: grant at the first loss: the client keeps losing what was installed
  * @write: the access will write
+ * @tally: what it has taken
  * @pfns: what HMM saw, LEAF_PAGES words
  * @nr: of @ranges
  * @ranges: what is wanted
@@ -104,6 +106,7 @@ struct mm_mirror_fault {
 	struct list_head	grants;
 	bool			grant;
 	bool			write;
+	struct fault_tally	tally;
 	unsigned long		*pfns;
 	unsigned int		nr;
 	struct mm_mirror_range	ranges[] __counted_by(nr);
@@ -501,13 +504,16 @@ static int piece_install(struct mm_mirror_fault *fault,
 		switch (err) {
 		case -ENOLINK:	/* may have waited: as often as it takes */
 			piece->waits++;
+			fault->tally.waits++;
 			cond_resched();
 			break;
 		case -ESTALE:
 			piece->rounds++;
+			fault->tally.rounds++;
 			break;
 		case -EAGAIN:
 			stat_add(STAT_FAULT_RETRIES, 1);
+			fault->tally.retries++;
 			losses++;
 			break;
 		case -ENOMEM:
@@ -546,6 +552,7 @@ static int piece_check(struct mm_mirror_fault *fault, struct piece *piece)
 static int fault_piece(struct mm_mirror_fault *fault, struct piece *piece)
 {
 	struct mm_mirror_leaf *leaf;
+	unsigned int pages;
 	int err;
 
 	err = piece_check(fault, piece);
@@ -555,9 +562,11 @@ static int fault_piece(struct mm_mirror_fault *fault, struct piece *piece)
 	if (IS_ERR(leaf))
 		return PTR_ERR(leaf);
 	err = piece_install(fault, leaf, piece);
-	if (!err)
-		stat_add(STAT_FAULT_PAGES,
-			 (piece->end - piece->start) >> PAGE_SHIFT);
+	if (!err) {
+		pages = (piece->end - piece->start) >> PAGE_SHIFT;
+		stat_add(STAT_FAULT_PAGES, pages);
+		fault->tally.pages += pages;
+	}
 	leaf_put(leaf);
 	return err;
 }
@@ -638,6 +647,10 @@ static void fault_complete(struct mm_mirror_fault *fault, int status)
 
 	if (status)
 		stat_add(STAT_FAULT_ERRORS, 1);
+	trace_mm_mirror_fault_end(fault->mirror, fault, fault->ranges,
+				  fault->nr, fault->write,
+				  !list_empty(&fault->grants), status,
+				  &fault->tally);
 	spin_lock_irqsave(&fault->lock, flags);
 	/* pairs with the acquire in mm_mirror_fault_status() */
 	smp_store_release(&fault->status, status);
@@ -706,6 +719,10 @@ static void fault_queue(struct mm_mirror_fault *fault)
 	bool start;
 
 	stat_add(STAT_FAULTS, 1);
+	trace_mm_mirror_fault_begin(mirror, fault, fault->ranges, fault->nr,
+				    fault->write, fault->grant);
+	if (trace_mm_mirror_fault_end_enabled())
+		fault->tally.asked = ktime_get_ns();
 	spin_lock_irqsave(&mirror->fault_lock, flags);
 	start = mirror->fault_running < FAULTS_PER_MIRROR;
 	if (start)

@@ -8,6 +8,7 @@
 #include <linux/ktime.h>
 #include <linux/math64.h>
 #include <linux/seq_file.h>
+#include <trace/events/mm_mirror.h>
 
 #include "internal.h"
 
@@ -23,11 +24,13 @@ u64 fence_begin(void)
 	return ktime_get_ns();
 }
 
-void fence_end(u64 begin)
+/* At @addr was a holder. */
+void fence_end(const struct mm_mirror *mirror, unsigned long addr, u64 begin)
 {
 	u64 us = div_u64(ktime_get_ns() - begin, NSEC_PER_USEC);
 
 	atomic_long_inc(&waits[min(fls64(us), FENCE_BUCKETS - 1)]);
+	trace_mm_mirror_fence_wait(mirror, addr, us);
 }
 
 /* Each line: so many microseconds, or up to twice that, and how often. */

@@ -89,6 +89,7 @@ bool grant_clear(struct mm_mirror_leaf *leaf,
 {
 	bool mark = mmu_notifier_range_blockable(range);
 	struct mm_mirror_grant *grant;
+	unsigned long addr = 0;
 	u64 begin = 0;
 
 	lockdep_assert_held(&leaf->lock);
@@ -100,6 +101,7 @@ bool grant_clear(struct mm_mirror_leaf *leaf,
 			return false;
 		if (!begin)
 			begin = fence_begin();
+		addr = grant->addr;
 		/*
 		 * The grant may be released while the lock is dropped, and its
 		 * address waited on for nothing: so wait without touching it.
@@ -109,7 +111,7 @@ bool grant_clear(struct mm_mirror_leaf *leaf,
 		spin_lock(&leaf->lock);
 	}
 	if (begin)
-		fence_end(begin);
+		fence_end(leaf->mirror, addr, begin);
 	return true;
 }
 

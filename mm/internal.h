@@ -137,6 +137,15 @@ struct mirror_survey {
 	unsigned long held;
 };
 
+/* What a fault has taken; @asked is when, in ns, if somebody wants to know. */
+struct fault_tally {
+	u64 asked;
+	unsigned int pages;
+	unsigned int rounds;
+	unsigned int waits;
+	unsigned int retries;
+};
+
 /* core.c: for what frees, and so must not wait for faults */
 extern struct workqueue_struct *mirror_wq;
 
@@ -222,7 +231,7 @@ void live_init(struct dentry *dir);
 
 /* fence.c */
 u64 fence_begin(void);
-void fence_end(u64 begin);
+void fence_end(const struct mm_mirror *mirror, unsigned long addr, u64 begin);
 void fence_init(struct dentry *dir);
 
 /* stat.c */

@@ -10,6 +10,7 @@
 #include <linux/slab.h>
 #include <linux/swap.h>
 #include <linux/workqueue.h>
+#include <trace/events/mm_mirror.h>
 
 #include "internal.h"
 
@@ -36,11 +37,20 @@ struct mm_mirror_leaf *leaf_find(struct mm_mirror *mirror, unsigned long addr)
 	return xa_load(&mirror->leaves, addr >> PMD_SHIFT);
 }
 
-/* The words that translate the pages @first to @last of a leaf. */
+/**
+ * struct leaf_span - the words that translate some pages of a leaf
+ * @word: the first
+ * @stride: from one to the next
+ * @nr: how many
+ * @addr: where what the first maps begins
+ * @removed: how many leaf_zap() has removed
+ */
 struct leaf_span {
 	atomic64_t	*word;
 	unsigned int	stride;
 	unsigned int	nr;
+	unsigned long	addr;
+	unsigned int	removed;
 };
 
 static atomic64_t *span_word(const struct leaf_span *span, unsigned int i)
@@ -52,6 +62,17 @@ static atomic64_t *span_word(const struct leaf_span *span, unsigned int i)
 static unsigned int span_word_pages(const struct leaf_span *span)
 {
 	return span->stride == 1 ? 1 : LEAF_PAGES;
+}
+
+static unsigned long span_addr(const struct leaf_span *span, unsigned int i)
+{
+	return span->addr + (span->stride == 1 ? i * PAGE_SIZE : 0);
+}
+
+/* A huge entry is one, however many replicas it has. */
+static unsigned int span_removed(const struct leaf_span *span)
+{
+	return span->stride == 1 ? span->removed : !!span->removed;
 }
 
 /* Under RCU or the leaf's lock.  Any part of a huge entry is all of it. */
@@ -68,12 +89,14 @@ static struct leaf_span leaf_span(struct mm_mirror_leaf *leaf,
 			.word = &huge->replica[0].word,
 			.stride = sizeof(huge->replica[0]) / sizeof(atomic64_t),
 			.nr = leaf_replicas,
+			.addr = leaf_start(leaf),
 		};
 	if (table)
 		return (struct leaf_span) {
 			.word = table + first,
 			.stride = 1,
 			.nr = last - first + 1,
+			.addr = leaf_start(leaf) + first * PAGE_SIZE,
 		};
 	return (struct leaf_span) {};
 }
@@ -128,7 +151,7 @@ static bool range_folds_young(const struct mmu_notifier_range *range)
 }
 
 /* Returns true if some word is held and was left. */
-static bool leaf_zap(struct mm_mirror_leaf *leaf, const struct leaf_span *span,
+static bool leaf_zap(struct mm_mirror_leaf *leaf, struct leaf_span *span,
 		     bool mark, bool fold_young)
 {
 	bool held = false;
@@ -143,6 +166,7 @@ static bool leaf_zap(struct mm_mirror_leaf *leaf, const struct leaf_span *span,
 			continue;
 		/* it is looked at without the lock too */
 		WRITE_ONCE(leaf->present, leaf->present - 1);
+		span->removed++;
 		oracle_unmap(entry_pfn(old), span_word_pages(span));
 		mirror_delay(DELAY_ZAP_TO_TELL);
 		page_harvest(old, fold_young);
@@ -155,15 +179,19 @@ static bool leaf_zap(struct mm_mirror_leaf *leaf, const struct leaf_span *span,
  * active, so whatever is not 0 by now is ZAPPING, and the table cannot go: it has
  * present words, and freeing a leaf waits for active invalidations.
  */
-static void leaf_wait(const struct leaf_span *span)
+static void leaf_wait(struct mm_mirror_leaf *leaf, const struct leaf_span *span)
 {
 	u64 begin = fence_begin();
+	unsigned long held = 0;
 	unsigned int i;
 
-	for (i = 0; i < span->nr; i++)
-		if (atomic64_read(span_word(span, i)))
-			entry_wait(span_word(span, i));
-	fence_end(begin);
+	for (i = 0; i < span->nr; i++) {
+		if (!atomic64_read(span_word(span, i)))
+			continue;
+		held = held ?: span_addr(span, i);
+		entry_wait(span_word(span, i));
+	}
+	fence_end(leaf->mirror, held ?: span->addr, begin);
 }
 
 static void event_widen(struct mm_mirror_event *event,
@@ -185,7 +213,7 @@ static void leaf_idle(struct mm_mirror_leaf *leaf)
 
 /* Never sleeps and never marks: what is held refuses, what is gone stays gone. */
 static bool leaf_try_zap(struct mm_mirror_leaf *leaf,
-			 const struct leaf_span *span, bool fold_young)
+			 struct leaf_span *span, bool fold_young)
 {
 	unsigned int spins = LEAF_SPINS;
 
@@ -200,7 +228,7 @@ static bool leaf_try_zap(struct mm_mirror_leaf *leaf,
 }
 
 /* Returns false only if a word is held and @range does not allow to wait. */
-static bool leaf_clear(struct mm_mirror_leaf *leaf, const struct leaf_span *span,
+static bool leaf_clear(struct mm_mirror_leaf *leaf, struct leaf_span *span,
 		       const struct mmu_notifier_range *range)
 {
 	bool fold_young = range_folds_young(range);
@@ -214,7 +242,7 @@ static bool leaf_clear(struct mm_mirror_leaf *leaf, const struct leaf_span *span
 
 	spin_unlock(&leaf->lock);
 	mirror_delay(DELAY_MARK_TO_WAIT);
-	leaf_wait(span);
+	leaf_wait(leaf, span);
 	spin_lock(&leaf->lock);
 	/*
 	 * Of several invalidations that waited here one removes each word and
@@ -230,11 +258,10 @@ static bool leaf_clear(struct mm_mirror_leaf *leaf, const struct leaf_span *span
  * a huge entry goes, whatever part of it @event is about: then @event becomes all of
  * the leaf, since what clients established of it has no other announcement.
  */
-static bool leaf_drop(struct mm_mirror_leaf *leaf,
+static bool leaf_drop(struct mm_mirror_leaf *leaf, struct leaf_span *span,
 		      const struct mmu_notifier_range *range,
 		      struct mm_mirror_event *event, unsigned long seq)
 {
-	struct leaf_span span;
 	bool done = true;
 
 	spin_lock(&leaf->lock);
@@ -242,11 +269,11 @@ static bool leaf_drop(struct mm_mirror_leaf *leaf,
 	if (!list_empty(&leaf->grants))
 		done = grant_clear(leaf, range);
 	if (leaf->present && done) {
-		span = leaf_span(leaf, leaf_page(event->start),
-				 leaf_page(event->last));
-		done = leaf_clear(leaf, &span, range);
+		*span = leaf_span(leaf, leaf_page(event->start),
+				  leaf_page(event->last));
+		done = leaf_clear(leaf, span, range);
 		stat_invalidation(event->type);
-		if (span_word_pages(&span) == LEAF_PAGES)
+		if (span_word_pages(span) == LEAF_PAGES)
 			event_widen(event, leaf);
 	}
 	spin_unlock(&leaf->lock);
@@ -279,15 +306,19 @@ static bool leaf_invalidate(struct mmu_interval_notifier *notifier,
 		.last	= min(range->end - 1, leaf_last(leaf)),
 		.type	= range->event,
 	};
+	bool may_block = mmu_notifier_range_blockable(range);
+	struct leaf_span span = {};
 	bool done;
 
-	if (mmu_notifier_range_blockable(range)) {
+	if (may_block) {
 		/* whoever waits here must not hold a page itself */
 		hold_acquire();
 		hold_release();
 	}
-	done = leaf_drop(leaf, range, &event, seq) &&
+	done = leaf_drop(leaf, &span, range, &event, seq) &&
 	       leaf_tell(leaf, range, &event);
+	trace_mm_mirror_invalidate(leaf->mirror, &event, may_block,
+				   span_removed(&span), !done);
 	leaf_idle(leaf);
 	return done;
 }
