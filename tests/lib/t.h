@@ -133,6 +133,24 @@ void t_until_hit(bool (*try)(const void *arg, unsigned int start_ms), const void
 pid_t t_fork(void);
 bool t_wait_exit(pid_t pid, int ms, int *status);
 
+/* ---- who has used which page: t_lru.c ---- */
+
+void t_lru_age(void);
+
+/* ---- tracepoints: t_trace.c ---- */
+
+struct t_event {
+	char name[40];
+	char text[300];
+};
+
+void t_trace_start(void);
+void t_trace_stop(void);
+size_t t_trace_read(struct t_event *events, size_t max);
+s64 t_event_number(const struct t_event *e, const char *key);
+bool t_event_is(const struct t_event *e, const char *key, const char *want);
+bool t_event_same(const struct t_event *a, const struct t_event *b, const char *key);
+
 /* ---- failing allocations, in a debug kernel: t_fail.c ---- */
 
 void t_fail_reset(void);

@@ -135,28 +135,6 @@ static void close_scene(struct scene *s)
 
 /* ---- 5: aging against freeing ---- */
 
-/* The youngest generation of node 0 of the root memory control group. */
-static unsigned long youngest_generation(void)
-{
-	static char text[1 << 16];
-	char *line, *end;
-	unsigned long seq = 0;
-
-	t_check(t_read_file("/sys/kernel/debug/lru_gen", text, sizeof(text)),
-		"no lru_gen in debugfs");
-	line = strstr(text, " /\n");
-	line = line ? strstr(line, "node     0\n") : NULL;
-	t_check(line, "lru_gen has no root");
-	for (line = strchr(line, '\n'); line; line = strchr(line + 1, '\n')) {
-		unsigned long value = strtoul(line + 1, &end, 10);
-
-		if (end == line + 1)
-			break;
-		seq = value;
-	}
-	return seq;
-}
-
 struct ager {
 	pthread_t thread;
 	u64 begin;
@@ -166,11 +144,9 @@ struct ager {
 static void *age(void *arg)
 {
 	struct ager *ager = arg;
-	char command[64];
 
-	snprintf(command, sizeof(command), "+ 1 0 %lu 1 1\n", youngest_generation());
 	ager->begin = t_now_ms();
-	t_write_file("/sys/kernel/debug/lru_gen", command);
+	t_lru_age();
 	ager->done = t_now_ms();
 	return NULL;
 }
