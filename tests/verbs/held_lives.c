@@ -513,6 +513,25 @@ static void *read_slowly(void *arg)
 	return NULL;
 }
 
+/* Each refusal has been traced as one, and as of somebody who may not wait. */
+static void refusals_are_traced(long refused)
+{
+	static struct t_event events[1024];
+	size_t i, n;
+
+	t_trace_stop();
+	n = t_trace_read(events, T_ARRAY_SIZE(events));
+	for (i = 0; i < n; i++) {
+		if (strcmp(events[i].name, "mm_mirror_invalidate") ||
+		    !t_event_number(&events[i], "refused"))
+			continue;
+		t_check(!t_event_number(&events[i], "blockable"), "refused:%s",
+			events[i].text);
+		refused--;
+	}
+	t_check(!refused, "%ld more refused than traced", refused);
+}
+
 /* The reaper may find the moment between two WRITEs, and is content then. */
 static bool try_reaper(void)
 {
@@ -559,6 +578,7 @@ static bool try_reaper(void)
 	t_check(!pthread_create(&reader.thread, NULL, read_slowly, &reader), "thread");
 	t_check(t_uffd_wait(uffd, PROMPT_MS, &address), "the reader does not wait");
 
+	t_trace_start();
 	t_check(t_write_file("/proc/sysrq-trigger", "f"), "no sysrq");
 	t_check(t_wait_exit(pid, PROMPT_MS, &status) && WIFSIGNALED(status),
 		"the victim was not killed");
@@ -584,11 +604,13 @@ static bool try_reaper(void)
 	close(in[1]);
 	t_check(t_stat_wait("mirrors", s.mirrors, PROMPT_MS), "a mirror is left");
 	nothing_reported(&s);
+	refused = t_stat("invalidate_refused") - refused;
+	refusals_are_traced(refused);
 	close(uffd);
 	t_buf_free(&src);
 	t_ep_close(&ep);
 	t_dev_close(&dev);
-	return t_stat("invalidate_refused") > refused;
+	return refused;
 }
 
 static void reaped_while_held(const void *arg)
