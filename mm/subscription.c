@@ -61,7 +61,7 @@ sub_ref_from(struct interval_tree_node *node, unsigned long start,
 
 /*
  * The next subscription of [@start, @last] after @sub, or the first after NULL: with a
- * reference, which the next call gives back.
+ * reference, which the next call gives back.  Whoever stops before NULL owes it.
  */
 static struct mm_mirror_subscription *
 sub_next(struct mm_mirror *mirror, struct mm_mirror_subscription *sub,
@@ -79,11 +79,6 @@ sub_next(struct mm_mirror *mirror, struct mm_mirror_subscription *sub,
 		sub_unref(sub);
 	return next;
 }
-
-/* Whoever stops before the end owes the reference. */
-#define for_each_sub(sub, mirror, start, last)				\
-	for ((sub) = sub_next(mirror, NULL, start, last); (sub);	\
-	     (sub) = sub_next(mirror, sub, start, last))
 
 /*
  * A subscription that is being added while this looks has nothing established in the
@@ -174,9 +169,9 @@ static void sub_end(struct mm_mirror_subscription *sub, bool fenced)
 /* mm_users is 0. No word is left, and none can come. */
 void subscriptions_release(struct mm_mirror *mirror)
 {
-	struct mm_mirror_subscription *sub;
+	struct mm_mirror_subscription *sub = NULL;
 
-	for_each_sub(sub, mirror, 0, ULONG_MAX)
+	while ((sub = sub_next(mirror, sub, 0, ULONG_MAX)))
 		sub_end(sub, true);
 }
 
@@ -203,6 +198,7 @@ static void sub_invalidate(struct mm_mirror_subscription *sub,
 static bool sub_try_invalidate(struct mm_mirror_subscription *sub,
 			       const struct mm_mirror_event *event)
 {
+	/* pairs with the release in sub_end() */
 	int state = smp_load_acquire(&sub->state);
 	bool done;
 
@@ -227,11 +223,11 @@ static bool sub_try_invalidate(struct mm_mirror_subscription *sub,
 bool subscriptions_invalidate(struct mm_mirror *mirror,
 			      const struct mm_mirror_event *event, bool may_block)
 {
-	struct mm_mirror_subscription *sub;
+	struct mm_mirror_subscription *sub = NULL;
 
 	if (!has_subscriptions(mirror))
 		return true;
-	for_each_sub(sub, mirror, event->start, event->last) {
+	while ((sub = sub_next(mirror, sub, event->start, event->last))) {
 		if (may_block) {
 			sub_invalidate(sub, event);
 		} else if (!sub_try_invalidate(sub, event)) {
@@ -249,12 +245,12 @@ bool subscriptions_invalidate(struct mm_mirror *mirror,
 bool subscriptions_young(struct mm_mirror *mirror, unsigned long start,
 			 unsigned long last, bool clear)
 {
-	struct mm_mirror_subscription *sub;
+	struct mm_mirror_subscription *sub = NULL;
 	bool young = false;
 
 	if (!has_subscriptions(mirror))
 		return false;
-	for_each_sub(sub, mirror, start, last) {
+	while ((sub = sub_next(mirror, sub, start, last))) {
 		if (!sub->ops->test_young || READ_ONCE(sub->state) != SUB_LIVE)
 			continue;
 		young |= clear ? sub->ops->clear_young(sub, start, last) :
