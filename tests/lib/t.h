@@ -146,6 +146,7 @@ struct t_event {
 
 void t_trace_start(void);
 void t_trace_stop(void);
+void t_trace_end(void);
 size_t t_trace_read(struct t_event *events, size_t max);
 s64 t_event_number(const struct t_event *e, const char *key);
 bool t_event_is(const struct t_event *e, const char *key, const char *want);

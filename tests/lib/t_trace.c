@@ -27,16 +27,30 @@ static void clear(void)
 	close(fd);
 }
 
-/* From now on, and nothing of before. */
+/*
+ * From now on, and nothing of before.
+ *
+ * Events are switched by patching the kernel's text, which an emulated CPU may not be
+ * up to: one has died of a breakpoint in the scheduler that was no longer there. So
+ * the scheduler's, by which the names of tasks are recorded, stay off, and ours stay
+ * on until t_trace_end(), which is for when nobody uses the mirror.
+ */
 void t_trace_start(void)
 {
-	put(EVENTS, "0\n");
+	put(TRACING "options/record-cmd", "0\n");
+	put(TRACING "tracing_on", "0\n");
+	if (t_read_long(EVENTS) != 1)
+		put(EVENTS, "1\n");
 	clear();
 	put(TRACING "tracing_on", "1\n");
-	put(EVENTS, "1\n");
 }
 
 void t_trace_stop(void)
+{
+	put(TRACING "tracing_on", "0\n");
+}
+
+void t_trace_end(void)
 {
 	put(EVENTS, "0\n");
 }

@@ -606,6 +606,7 @@ static bool try_reaper(void)
 	nothing_reported(&s);
 	refused = t_stat("invalidate_refused") - refused;
 	refusals_are_traced(refused);
+	t_trace_end();
 	close(uffd);
 	t_buf_free(&src);
 	t_ep_close(&ep);
