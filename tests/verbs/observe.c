@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
  * What can be seen of the mirror from outside is true: counters, the line that each
- * mirror has, the histogram of the fence, the fields of the tracepoints, and who is
- * charged. Each case does one thing and looks for exactly that. Needs a debug build,
- * for its delay points; Documentation/debugging.md says what the files say.
+ * mirror has, the histogram of the fence, and the fields of the tracepoints. Each case
+ * does one thing and looks for exactly that. Needs a debug build, for its delay
+ * points; Documentation/debugging.md says what the files say.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -14,7 +14,6 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
-#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -30,7 +29,12 @@
 #define MIRRORS		"/sys/kernel/debug/mm_mirror/mirrors"
 #define FENCE_WAITS	"/sys/kernel/debug/mm_mirror/fence_waits"
 
-/* ---- the scene: a region in a leaf of its own, and nothing else ---- */
+/*
+ * ---- the scene: a region in a leaf of its own, and nothing else ----
+ *
+ * It is all of its mapping: whoever splits one that covers 2 MiB, to unmap or protect
+ * a part, has all of these 2 MiB cleared first, in case there is a huge page.
+ */
 
 struct scene {
 	struct t_region r;
@@ -67,7 +71,7 @@ static void open_region(struct scene *s, size_t map_len, size_t len)
 static void open_scene(struct scene *s)
 {
 	begin();
-	open_region(s, T_HUGE, LEN);
+	open_region(s, LEN, LEN);
 	t_trace_start();
 }
 
@@ -488,7 +492,7 @@ static void line_of_turns(const void *arg)
 	int i;
 
 	begin();
-	p = t_map_huge_aligned(T_HUGE);
+	p = t_map_huge_aligned(QUEUE_PAIRS * T_PAGE);
 	for (i = 0; i < QUEUE_PAIRS; i++)
 		t_region_open(&r[i], p + i * T_PAGE, T_PAGE);
 	delay("fault_to_install", t_patience(2000) * 1000);
@@ -611,7 +615,7 @@ static void fault_that_waits(const void *arg)
 
 struct kind {
 	const char *event;
-	bool of_leaf;		/* the mm says all of the mapping, or of memory */
+	bool of_leaf;		/* it was about all of it */
 	void (*run)(struct scene *s);
 };
 
@@ -875,140 +879,13 @@ static void aging(const void *arg)
 	t_check(false, "aging does not come by");
 }
 
-/* ---- who pays ---- */
-
-#define CGROUP		"/sys/fs/cgroup/observe"
-#define SPREAD		(128UL << 20)	/* so that each leaf has a node of the xarray */
-#define SPOTS		256UL
-/* what the kernel takes for a leaf's table, and an xarray's node; at least */
-#define TABLE_BYTES	(SPOTS * T_PAGE)
-#define NODE_BYTES	(SPOTS * 500)
-
-struct charge {
-	long kernel;	/* without the CPU's page tables */
-	long nodes;
-};
-
-static long memory_stat(const char *text, const char *name)
-{
-	char find[40], *at;
-
-	snprintf(find, sizeof(find), "\n%s ", name);
-	at = strstr(text, find);
-	t_check(at, "memory.stat has no %s", name);
-	return atol(at + strlen(find));
-}
-
-static struct charge charged(void)
-{
-	char text[8192];
-
-	t_check(t_read_file(CGROUP "/memory.stat", text, sizeof(text)), "memory.stat");
-	return (struct charge){
-		memory_stat(text, "kernel") - memory_stat(text, "pagetables"),
-		memory_stat(text, "slab_reclaimable"),
-	};
-}
-
-static void make_cgroup(void)
-{
-	t_write_file("/sys/fs/cgroup/cgroup.subtree_control", "+memory\n");
-	t_check(!mkdir(CGROUP, 0755) || errno == EEXIST, "mkdir: %s", strerror(errno));
-}
-
-/* It touches a page in each of many leaves when told to, and discards all the same. */
-static void be_owner(int in, int out)
-{
-	size_t len = SPREAD * SPOTS, i;
-	struct scene s;
-	char what;
-
-	t_check(t_write_file(CGROUP "/cgroup.procs", "0\n"), "cgroup.procs");
-	s.p = t_map(len, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1);
-	ok(madvise(s.p, len, MADV_NOHUGEPAGE), "madvise");
-	t_region_open(&s.r, s.p, len);
-	while (write(out, "x", 1) == 1 && read(in, &what, 1) == 1) {
-		if (what == 'd')
-			discard(s.p, len);
-		for (i = 0; what == 't' && i < SPOTS; i++)
-			t_region_write(&s.r, i * SPREAD, BYTES);
-	}
-	_exit(0);
-}
-
-static void owner_does(int in, int out, const char *what)
-{
-	char byte;
-
-	t_check(write(out, what, 1) == 1 && read(in, &byte, 1) == 1, "the owner is gone");
-}
-
-static void check_charged(const struct charge *before, const char *when)
-{
-	struct charge now = charged();
-
-	t_diag("%s: %ld bytes of kernel memory, %ld of nodes", when,
-	       now.kernel - before->kernel, now.nodes - before->nodes);
-	t_check(t_stat("leaves") == (long)SPOTS, "%ld leaves", t_stat("leaves"));
-	t_check(now.kernel - before->kernel >= (long)(TABLE_BYTES + NODE_BYTES),
-		"the tables are not charged to the owner");
-	t_check(now.nodes - before->nodes >= (long)NODE_BYTES,
-		"the index is not charged to the owner");
-}
-
-/* RCU, and what each CPU has in stock, takes its time. */
-static void await_uncharged(const struct charge *before)
-{
-	u64 end = t_deadline(2 * PROMPT_MS);
-	struct charge now;
-
-	do {
-		t_check(t_now_ms() < end, "%ld bytes stay charged, %ld of nodes",
-			now.kernel - before->kernel, now.nodes - before->nodes);
-		t_sleep_ms(20);
-		now = charged();
-	} while (now.kernel - before->kernel > (long)TABLE_BYTES / 4 ||
-		 now.nodes - before->nodes > (long)NODE_BYTES / 2);
-}
-
-static void charges(const void *arg)
-{
-	struct charge before;
-	int in[2], out[2], status;
-	pid_t pid;
-	char byte;
-
-	begin();
-	make_cgroup();
-	ok(pipe(in), "pipe");
-	ok(pipe(out), "pipe");
-	pid = t_fork();
-	if (!pid) {
-		close(in[1]);
-		be_owner(in[0], out[1]);
-	}
-	t_check(read(out[0], &byte, 1) == 1, "the owner is not ready");
-	before = charged();
-	owner_does(out[0], in[1], "t");
-	check_charged(&before, "touched");
-	owner_does(out[0], in[1], "d");
-	t_check(t_stat_wait("leaves", 0, 2 * PROMPT_MS), "the empty leaves stay");
-	await_uncharged(&before);
-	owner_does(out[0], in[1], "t");
-	check_charged(&before, "touched again");
-	close(in[1]);
-	t_check(t_wait_exit(pid, 2 * PROMPT_MS, &status) && !status, "the owner stays");
-	t_check(t_stat_wait("mirrors", 0, 2 * PROMPT_MS), "its mirror stays");
-	await_uncharged(&before);
-}
-
 /* ---- the table ---- */
 
 static const struct kind kinds[] = {
 	{ "unmap", false, do_unmap },
 	{ "clear", false, do_discard },
 	{ "protection_vma", false, do_protect },
-	{ "protection_page", true, do_fork },
+	{ "protection_page", false, do_fork },
 	{ "soft_dirty", true, do_soft_dirty },
 };
 
@@ -1032,10 +909,13 @@ static const struct t_case cases[] = {
 	{ "mirrors: faults at work, and waiting for their turn", T_ODP, line_of_turns, NULL },
 	{ "mirrors: two processes, and any name", T_ODP, lines_of_two, NULL },
 	{ "mirrors: read while they come and go", T_ODP, read_meanwhile, NULL },
-	{ "memory: charged to the owner, and freed", T_ODP, charges, NULL },
 };
 
 int main(int argc, char **argv)
 {
-	return t_main(argc, argv, cases, T_ARRAY_SIZE(cases));
+	int ret = t_main(argc, argv, cases, T_ARRAY_SIZE(cases));
+
+	if (!t_opts.count_only && t_stat_wait("mirrors", 0, 2 * PROMPT_MS))
+		t_trace_end();
+	return ret;
 }
