@@ -10,11 +10,11 @@ VARIANTS := plain debug
 CFLAGS ?= -O2 -g
 USERLAND := build/userspace
 
-TESTS := $(patsubst %.c,$(USERLAND)/%,$(wildcard tests/verbs/*.c))
+TESTS := $(patsubst %.c,$(USERLAND)/%,$(wildcard tests/verbs/*.c tests/mm/*.c))
 DEMOS := $(patsubst %.c,$(USERLAND)/%,$(wildcard userspace/demo/*.c))
 TESTLIB := $(patsubst %.c,$(USERLAND)/%.o,$(wildcard tests/lib/*.c))
 ALL_CFLAGS := -std=gnu11 -Wall -Wextra -Wno-unused-parameter -MMD -MP \
-	-Itests/lib -Iinclude/uapi $(CFLAGS)
+	-Itests/lib -Iinclude/uapi -Isamples/mm_mirror $(CFLAGS)
 
 export KVER
 

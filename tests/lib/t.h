@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * Helpers shared by the verbs tests: the TAP harness that runs every case in a
+ * Helpers shared by the tests: the TAP harness that runs every case in a
  * process of its own, payloads that depend on position and round, buffers with
  * canaries on both sides, endpoints on one rxe device, and what the kernel says
  * about memory.
@@ -12,6 +12,7 @@
 #define UNPIN_TESTS_T_H
 
 #include <infiniband/verbs.h>
+#include <mirror_dma.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -33,6 +34,7 @@ typedef int64_t s64;
 #define T_ODP		1U	/* only on-demand registration can pass this */
 #define T_PINNED	2U	/* only the pinned control */
 #define T_BOTH		(T_ODP | T_PINNED)
+#define T_DMA		4U	/* no region: the engine of samples/mm_mirror, mode "-" */
 
 /* One case is one TAP line, run in a forked child. */
 struct t_case {
@@ -45,7 +47,8 @@ struct t_case {
 struct t_opts {
 	const char *dev;
 	int gid;
-	bool odp;
+	unsigned int mode;
+	bool odp;	/* mode is T_ODP */
 	bool count_only;
 	const char *only;
 	unsigned int seconds;	/* that a case may take; a program may set it */
@@ -194,6 +197,43 @@ void t_module_path(char *path, size_t len, const char *module);
 int t_module_load(const char *path);
 int t_module_unload(const char *name);
 void t_module_unload_soon(const char *name);
+
+/* ---- the engine of samples/mm_mirror, see its header: t_dma.c ---- */
+
+/* An address in a space. */
+struct t_place {
+	u32 space;
+	void *p;
+};
+
+int t_dma_open(void);
+int t_dma_try_attach(int dma, u32 flags, u64 start, u64 last, u32 *space);
+u32 t_dma_attach(int dma);
+u32 t_dma_attach_table(int dma, const void *p, size_t len);
+u32 t_dma_attach_all(int dma);
+void t_dma_detach(int dma, u32 space);
+int t_dma_submit(int dma, const struct mirror_dma_copy *copy);
+void t_dma_start(int dma, u64 cookie, struct t_place to, struct t_place from, size_t len);
+bool t_dma_read(int dma, int ms, struct mirror_dma_done *done);
+int t_dma_do(int dma, const struct mirror_dma_copy *copy, u64 *bytes);
+int t_dma_copy(int dma, struct t_place to, struct t_place from, size_t len);
+void t_dma_counts(int dma, u32 space, struct mirror_dma_counts *counts);
+u64 t_dma_invalidates(const struct mirror_dma_counts *counts);
+void t_dma_calls(int dma, u32 space, struct mirror_dma_calls *calls);
+void t_dma_set(int dma, u32 space, u32 what, u64 value);
+
+/* ---- the kernel's log: t_log.c ---- */
+
+struct t_expected {
+	const char *text;
+	int log;
+	long panic_on_warn;
+};
+
+int t_log_open(void);
+unsigned int t_log_count(int log, const char *text);
+void t_log_expect(struct t_expected *expected, const char *text);
+unsigned int t_log_expected(struct t_expected *expected);
 
 /* ---- what rdma(8) does: t_nldev.c ---- */
 

@@ -153,16 +153,26 @@ static bool run_case(const struct t_case *c)
 static void usage(const char *name)
 {
 	fprintf(stderr,
-		"usage: %s --mr odp|pinned [--dev NAME] [--gid INDEX] [--only TEXT] [--count]\n",
+		"usage: %s --mr odp|pinned|- [--dev NAME] [--gid INDEX] [--only TEXT] [--count]\n",
 		name);
 	exit(2);
+}
+
+static unsigned int parse_mode(const char *text)
+{
+	if (!strcmp(text, "odp"))
+		return T_ODP;
+	if (!strcmp(text, "pinned"))
+		return T_PINNED;
+	return strcmp(text, "-") ? 0 : T_DMA;
 }
 
 static bool parse_flag(const char *flag, const char *value)
 {
 	if (!strcmp(flag, "--mr")) {
-		t_opts.odp = !strcmp(value, "odp");
-		return t_opts.odp || !strcmp(value, "pinned");
+		t_opts.mode = parse_mode(value);
+		t_opts.odp = t_opts.mode == T_ODP;
+		return t_opts.mode;
 	}
 	if (!strcmp(flag, "--dev"))
 		t_opts.dev = value;
@@ -198,7 +208,7 @@ static bool wanted(const struct t_case *c)
 {
 	if (t_opts.only && !strstr(c->name, t_opts.only))
 		return false;
-	return c->modes & (t_opts.odp ? T_ODP : T_PINNED);
+	return c->modes & t_opts.mode;
 }
 
 /* Once here instead of in every case: looking for devices loads all providers. */
@@ -223,7 +233,8 @@ int t_main(int argc, char **argv, const struct t_case *cases, size_t n)
 		return 0;
 	}
 	say("1..%zu", planned);
-	load_providers();
+	if (t_opts.mode != T_DMA)
+		load_providers();
 	for (i = 0; i < n; i++) {
 		if (wanted(&cases[i]))
 			passed &= run_case(&cases[i]);
