@@ -44,7 +44,7 @@ case_of()
 
 kernel_files()
 {
-	files mm include/linux include/trace drivers | grep '\.[ch]$'
+	files mm include/linux include/trace drivers samples | grep '\.[ch]$'
 }
 
 checkpatch()
@@ -90,7 +90,8 @@ case_of "checkpatch --strict, patch series"
 # The stock files of rxe have findings of their own; only ours are looked at.
 : >"$tmp/found"
 if SPARSE=1 ci/modules "$kver" debug-sparse >"$tmp/log" 2>&1; then
-	kernel_files | sed "s|.*/rxe/|$out/rxe/|; s|^mm/|$out/mm/|; s|^include/|$out/include/|" |
+	kernel_files | sed "s|.*/rxe/|$out/rxe/|; s|^samples/mm_mirror/|$out/samples/|
+		s|^mm/|$out/mm/|; s|^include/|$out/include/|" |
 		grep -F -f - "$out/all.log" | grep -E '(warning|error):' >"$tmp/found" || :
 else
 	cp "$tmp/log" "$tmp/found"
@@ -112,10 +113,11 @@ case_of "SPDX lines"
 		[ -n "$group" ] || continue
 		[ -f "tests/t/$group.t" ] || [ -f "tests/t-debug/$group.t" ] ||
 			echo "tests/plan: no tests/t/$group.t"
-		[ -f "tests/verbs/$name.c" ] || [ -x "tests/guest/$name" ] ||
+		[ -f "tests/verbs/$name.c" ] || [ -f "tests/mm/$name.c" ] ||
+			[ -x "tests/guest/$name" ] ||
 			echo "tests/plan: no program $name ($mode, $count cases $rest)"
 	done
-	for file in tests/verbs/*.c; do
+	for file in tests/verbs/*.c tests/mm/*.c; do
 		name=${file##*/}
 		grep -qE "^[a-z0-9_-]+[[:space:]]+${name%.c}[[:space:]]" tests/plan ||
 			echo "$file: not in tests/plan"
