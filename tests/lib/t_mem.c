@@ -20,6 +20,7 @@
 #define PM_PRESENT	(1ULL << 63)
 #define PM_SWAPPED	(1ULL << 62)
 #define PM_PFN		((1ULL << 55) - 1)
+#define KPF_DIRTY	(1ULL << 4)
 
 static size_t round_up(size_t n, size_t to)
 {
@@ -158,6 +159,20 @@ u64 t_pfn(const void *p)
 	u64 entry = t_pagemap(p);
 
 	return entry & PM_PRESENT ? entry & PM_PFN : 0;
+}
+
+/* What the kernel says of the page itself, whatever a page table says. */
+bool t_page_dirty(const void *p)
+{
+	int fd = open("/proc/kpageflags", O_RDONLY | O_CLOEXEC);
+	u64 flags = 0, pfn = t_pfn(p);
+
+	if (fd < 0)
+		t_die("kpageflags: %s", strerror(errno));
+	if (!pfn || pread(fd, &flags, sizeof(flags), pfn * 8) != 8)
+		t_die("no page, or no flags: %s", strerror(errno));
+	close(fd);
+	return flags & KPF_DIRTY;
 }
 
 static bool any_present(const u8 *p, size_t len)
