@@ -112,6 +112,7 @@ u64 t_pagemap(const void *p);
 bool t_page_present(const void *p);
 bool t_page_swapped(const void *p);
 u64 t_pfn(const void *p);
+bool t_page_dirty(const void *p);
 bool t_pageout(void *p, size_t len);
 u64 t_huge_bytes(const void *p);
 int t_pipe_hold_page(int fd, off_t offset);
@@ -128,6 +129,7 @@ bool t_delay_available(void);
 bool t_write_file(const char *path, const char *text);
 bool t_read_file(const char *path, char *buf, size_t len);
 long t_read_long(const char *path);
+long t_file_value(const char *path, const char *name);
 u64 t_now_ms(void);
 u64 t_patience(u64 ms);
 u64 t_deadline(u64 ms);
@@ -154,6 +156,14 @@ size_t t_trace_read(struct t_event *events, size_t max);
 s64 t_event_number(const struct t_event *e, const char *key);
 bool t_event_is(const struct t_event *e, const char *key, const char *want);
 bool t_event_same(const struct t_event *a, const struct t_event *b, const char *key);
+
+/* ---- memory control groups: t_group.c ---- */
+
+void t_group_make(const char *group, const char *max, const char *swap_max);
+void t_group_join(const char *group);
+void t_group_leave(const char *group);
+long t_group_read(const char *group, const char *file);
+long t_group_value(const char *group, const char *file, const char *name);
 
 /* ---- failing allocations, in a debug kernel: t_fail.c ---- */
 

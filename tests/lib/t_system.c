@@ -73,7 +73,8 @@ long t_status_kb(const char *field)
 	return line_value(text, field);
 }
 
-static long debugfs_value(const char *path, const char *name)
+/* The number after "name" in a file of such lines, or -1. */
+long t_file_value(const char *path, const char *name)
 {
 	char text[8192];
 
@@ -85,13 +86,13 @@ static long debugfs_value(const char *path, const char *name)
 /* A counter of the mirror, or -1 where there is none. */
 long t_stat(const char *name)
 {
-	return debugfs_value(MIRROR_DEBUGFS "/stats", name);
+	return t_file_value(MIRROR_DEBUGFS "/stats", name);
 }
 
 /* A number of the debug build's book of pages, or -1. */
 long t_oracle(const char *name)
 {
-	return debugfs_value(MIRROR_DEBUGFS "/oracle", name);
+	return t_file_value(MIRROR_DEBUGFS "/oracle", name);
 }
 
 /* Wait until a gauge is down to what it was; true where there is none. */
