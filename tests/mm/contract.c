@@ -515,7 +515,7 @@ static void promises_under_fire(const void *arg)
 		copy = (struct mirror_dma_copy){
 			.src = (uintptr_t)s.p + i % PAGES * T_PAGE, .dst = (uintptr_t)s.out,
 			.src_space = i % 3 == 0 ? s.plain : i % 3 == 1 ? s.table : all,
-			.dst_space = s.plain, .length = 512, .hold_us = 300,
+			.dst_space = s.plain, .length = 512, .hold_us = t_patience(500),
 		};
 		if (i >= 8)
 			t_check(t_dma_read(s.dma, T_WAIT_MS, &done) && !done.status, "a copy");
