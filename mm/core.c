@@ -5,7 +5,8 @@
  * What is stored where
  *	struct mm_mirror, one per address space, is found through the kernel's own
  *	registry (mmu_notifier_get_locked(), keyed by mm and ops).  It holds leaves
- *	of 2 MiB in an xarray; a leaf has a table of 512 entries, or one entry
+ *	in an xarray, each of the size of a PMD: 2 MiB where pages have 4 KiB, 32 MiB
+ *	where they have 16.  A leaf has a table of an entry per page, or one entry
  *	where the CPU maps it by one.  An entry is a 64-bit atomic word (entry.h):
  *	pfn, permission, young, dirty, and a count of those who are touching the
  *	page now.  Leaves exist only where a device has touched memory.

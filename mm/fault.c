@@ -29,6 +29,7 @@
 #include <linux/module.h>
 #include <linux/overflow.h>
 #include <linux/sched/mm.h>
+#include <linux/sizes.h>
 #include <linux/slab.h>
 #include <linux/timer.h>
 #include <linux/userfaultfd_k.h>
@@ -43,7 +44,7 @@
 #define FAULTS_UNCOUNTED	64
 
 /* Bytes beyond the needed ones that one fault looks after, in all its ranges. */
-#define FAULT_AHEAD_MAX		PMD_SIZE
+#define FAULT_AHEAD_MAX		SZ_2M
 
 /* Races that a piece may lose before its pages are granted. */
 #define FAULT_LOSSES		8

@@ -83,7 +83,7 @@ struct leaf_huge {
 };
 
 /**
- * struct mm_mirror_leaf - translations of 2 MiB (one PMD) of addresses
+ * struct mm_mirror_leaf - translations of one PMD of addresses
  * @notifier: exactly the leaf's range: its sequence closes the race between a
  *	fault and an invalidation
  * @mirror: the mirror, which outlives the leaf

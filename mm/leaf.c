@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Leaves: 2 MiB of translations each, coherent with the CPU's page table by an
+ * Leaves: one PMD of translations each, coherent with the CPU's page table by an
  * interval notifier over exactly that range.  Here they are made, filled,
  * invalidated, aged and freed; entry.h has the life of one entry.
  */
@@ -27,6 +27,9 @@ static unsigned int leaf_replicas __ro_after_init = LEAF_REPLICAS_MAX;
 
 void __init leaf_sizes_init(void)
 {
+	/* a table is one page, like the CPU's; not everywhere is its size a constant */
+	BUILD_BUG_ON(__builtin_constant_p(LEAF_PAGES) &&
+		     LEAF_PAGES * sizeof(atomic64_t) > PAGE_SIZE);
 	leaf_replicas = min_t(unsigned int, LEAF_REPLICAS_MAX,
 			      roundup_pow_of_two(num_possible_cpus()));
 }
@@ -432,7 +435,7 @@ static void huge_free(struct leaf_huge *huge)
 
 /*
  * Give the leaf the shape that the CPU's mapping has.  It can differ only while
- * nothing is present: a split or a collapse invalidates all of the 2 MiB.  Takes
+ * nothing is present: a split or a collapse invalidates all of the leaf.  Takes
  * what it uses out of @table and @huge.
  */
 static int leaf_reshape(struct mm_mirror_leaf *leaf, bool want_huge,

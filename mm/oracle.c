@@ -30,8 +30,8 @@
 
 #include "internal.h"
 
-/* 16 MiB of memory: more than the buddy allocator ever frees at once. */
-#define SECTION_PFNS	4096UL
+/* More than the buddy allocator ever frees at once, which depends on the page size. */
+#define SECTION_PFNS	(4UL * MAX_ORDER_NR_PAGES)
 
 /* A count: words in the low half, holders in the high one. */
 #define COUNT_HOLDER	BIT_ULL(32)
