@@ -10,7 +10,8 @@
  * tell the whole.
  *
  * Words: `last` is inclusive, `end` is exclusive, addresses are user virtual
- * addresses of the mirrored process, lengths are bytes.
+ * addresses of the mirrored process, without a tag (untagged_addr()), lengths are
+ * bytes.
  */
 
 #ifndef _LINUX_MM_MIRROR_H

@@ -142,7 +142,8 @@ int rxe_odp_mr_init(struct rxe_mr *mr, u64 start, u64 length, u64 iova,
 		return PTR_ERR(mirror);
 
 	mr->odp.mirror = mirror;
-	mr->odp.start = start;
+	/* pages are mapped without a tag; GUP takes it off too */
+	mr->odp.start = untagged_addr(start);
 	/* the core sets these too, but after the MR has become visible */
 	mr->ibmr.iova = iova;
 	mr->ibmr.length = length;
