@@ -14,11 +14,50 @@ as_root()
 	fi
 }
 
+# apt_private ARCH: from here on apt keeps lists of its own in the cache, of what the
+# machine's sources have for ARCH. It takes no root, and dpkg does not hear of it.
+apt_private()
+{
+	# shellcheck disable=SC2154 # of env.sh
+	apt_state=$cache/apt-$1
+	apt_conf=$apt_state/conf
+	mkdir -p "$apt_state/lists/partial" "$apt_state/archives/partial"
+	: >"$apt_state/status"
+	cat >"$apt_conf.$$" <<-EOF
+		APT::Architecture "$1";
+		#clear APT::Architectures;
+		APT::Architectures { "$1"; };
+		APT::Sandbox::User "root";
+		Acquire::Languages "none";
+		Dir::State "$apt_state";
+		Dir::State::lists "$apt_state/lists";
+		Dir::State::status "$apt_state/status";
+		Dir::Cache "$apt_state";
+		#clear APT::Update::Pre-Invoke;
+		#clear APT::Update::Post-Invoke;
+		#clear APT::Update::Post-Invoke-Success;
+	EOF
+	mv "$apt_conf.$$" "$apt_conf"
+}
+
+apt_get()
+{
+	apt-get -q ${apt_conf:+"-c=$apt_conf"} "$@"
+}
+
+apt_cache()
+{
+	apt-cache ${apt_conf:+"-c=$apt_conf"} "$@"
+}
+
 apt_update()
 {
-	say "apt-get update"
-	as_root apt-get -q update >/dev/null ||
-		die "apt-get update failed; check the network and /etc/apt/sources.list"
+	say "apt-get update${apt_state:+ into $apt_state}"
+	if [ "${apt_conf:-}" ]; then
+		apt_get update >/dev/null
+	else
+		as_root apt-get -q update >/dev/null
+	fi || die "apt-get update failed; check the network and /etc/apt/sources.list"
 }
 
 # A fresh container has no package lists at all.
@@ -38,7 +77,7 @@ apt_download()
 	apt_dir=$1
 	shift
 	for apt_try in first last; do
-		if (cd "$apt_dir" && apt-get -q -o APT::Sandbox::User=root \
+		if (cd "$apt_dir" && apt_get -o APT::Sandbox::User=root \
 			download "$@" >download.log 2>&1); then
 			return
 		fi
@@ -51,6 +90,6 @@ apt_download()
 # apt_depends PACKAGE PATTERN: the first real dependency that matches; fails if none does.
 apt_depends()
 {
-	apt-cache depends "$1" 2>/dev/null |
+	apt_cache depends "$1" 2>/dev/null |
 		sed -n 's/^ *|\{0,1\}Depends: //p' | grep -E "$2" | head -n 1 | grep .
 }
