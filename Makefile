@@ -68,6 +68,10 @@ check-pyverbs: all
 check-mutants: all
 	@tests/check-mutants $(M)
 
+# For arm64 and i386, and in the kernel's own tree: built, not run.
+check-arch: deps
+	@tests/check arch
+
 lint: deps
 	@tests/check lint
 
@@ -98,6 +102,7 @@ help:
 	@echo 'make check-mutants  take out each protection, its tests must notice;'
 	@echo '                    M=tests/mutants/NAME.patch for one'
 	@echo 'make check-pyverbs  the tests of rdma-core itself'
+	@echo 'make check-arch     build for arm64 and i386, and mm/ in a kernel tree'
 	@echo 'make lint           checkpatch, sparse, shellcheck'
 	@echo 'make series-check   the series against every linux-source-6.12 of apt'
 	@echo 'make vm             a shell in a guest; VM="--mem 4096" for options'
@@ -106,5 +111,5 @@ help:
 	@echo 'KVER=6.12.N+deb12-amd64 before any of them chooses the kernel.'
 
 .PHONY: all deps modules userspace check check-debug check-kcsan kernel-debug \
-	kernel-kcsan check-pyverbs check-mutants lint \
+	kernel-kcsan check-pyverbs check-mutants check-arch lint \
 	series-check demo demo-programs vm clean help
