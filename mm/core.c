@@ -148,13 +148,26 @@ static void mirror_release(struct mmu_notifier *notifier, struct mm_struct *mm)
 	mirror_end(container_of(notifier, struct mm_mirror, notifier));
 }
 
-/* DAMON gives any address of the page, or huge page, that it means. */
+/*
+ * Who asks, and what for; each of them or's the answer with the CPU's own bit:
+ *
+ *	clear_flush_young	the classic LRU, of a page that it might deactivate or
+ *				reclaim
+ *	clear_young		MGLRU, of a page that it might evict and of those
+ *				around it, and in its walks, which leave out
+ *				processes that have not run meanwhile; page_idle; DAMON
+ *	test_young		khugepaged, which leaves alone what nobody uses; DAMON
+ *
+ * DAMON gives any address of the page, or huge page, that it means.
+ */
 static int mirror_young(struct mm_mirror *mirror, unsigned long start,
 			unsigned long end, bool clear)
 {
 	unsigned long size = end - start;
 	bool young;
 
+	if (!mirror_aging())
+		return 0;
 	if (offset_in_page(start))
 		start = ALIGN_DOWN(start, size);
 	young = leaf_young(mirror, start, start + size, clear);
@@ -345,6 +358,7 @@ static int __init mm_mirror_init(void)
 	live_init(dir);
 	fence_init(dir);
 	delay_init(dir);
+	switch_init(dir);
 	oracle_init(dir);
 	fail_init(dir);
 	return 0;

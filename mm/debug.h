@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * What a debug build (CONFIG_MM_MIRROR_DEBUG) checks of itself, and where it can be
- * told to dawdle, or to fail.  All of it is nothing otherwise.
+ * What a debug build (CONFIG_MM_MIRROR_DEBUG) checks of itself, where it can be told
+ * to dawdle, or to fail, and what to leave out.  All of it is nothing otherwise.
  */
 
 #ifndef MM_MIRROR_DEBUG_H
@@ -65,6 +65,10 @@ static inline void debug_might_alloc(void)
 void delay_init(struct dentry *dir);
 void mirror_delay(enum mirror_delay point);
 
+/* switch.c */
+void switch_init(struct dentry *dir);
+bool mirror_aging(void);
+
 /* oracle.c: is a page that is freed mapped or held? */
 void oracle_init(struct dentry *dir);
 void oracle_exit(void);
@@ -95,6 +99,15 @@ static inline void delay_init(struct dentry *dir)
 
 static inline void mirror_delay(enum mirror_delay point)
 {
+}
+
+static inline void switch_init(struct dentry *dir)
+{
+}
+
+static inline bool mirror_aging(void)
+{
+	return true;
 }
 
 static inline void oracle_init(struct dentry *dir)
