@@ -145,11 +145,15 @@ void page_harvest(u64 word, bool fold_young)
 
 /*
  * Where the CPU's entry stays, or comes back, its young bit does not tell what the
- * device did.  Where memory is thrown away nobody will ask.
+ * device did: nor where khugepaged has invalidated, and asks once more before it
+ * collapses.  Where memory is thrown away nobody will ask.
  */
 static bool range_folds_young(const struct mmu_notifier_range *range)
 {
-	return range->event == MMU_NOTIFY_PROTECTION_VMA ||
+	if (!mirror_aging())
+		return false;
+	return range->event == MMU_NOTIFY_CLEAR ||
+	       range->event == MMU_NOTIFY_PROTECTION_VMA ||
 	       range->event == MMU_NOTIFY_PROTECTION_PAGE;
 }
 
