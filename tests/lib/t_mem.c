@@ -16,6 +16,10 @@
 #define MADV_PAGEOUT 21
 #endif
 
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25
+#endif
+
 #define CANARY_ROUND	0xcafeULL
 #define PM_PRESENT	(1ULL << 63)
 #define PM_SWAPPED	(1ULL << 62)
@@ -173,6 +177,16 @@ bool t_page_dirty(const void *p)
 		t_die("no page, or no flags: %s", strerror(errno));
 	close(fd);
 	return flags & KPF_DIRTY;
+}
+
+/* New pages wait in per-CPU lists, which have a reference: put them on the LRU. */
+void t_drain_lru(void)
+{
+	u8 *p = t_map_huge_aligned(T_HUGE);
+
+	p[0] = 1;
+	madvise(p, T_HUGE, MADV_COLLAPSE);
+	munmap(p, T_HUGE);
 }
 
 static bool any_present(const u8 *p, size_t len)

@@ -95,6 +95,18 @@ long t_oracle(const char *name)
 	return t_file_value(MIRROR_DEBUGFS "/oracle", name);
 }
 
+/* A counter of the kernel's memory management, or -1. */
+long t_vmstat(const char *name)
+{
+	return t_file_value("/proc/vmstat", name);
+}
+
+/* Does the core say what devices use? False where there is no switch for it. */
+bool t_aging_set(bool on)
+{
+	return t_write_file(MIRROR_DEBUGFS "/aging", on ? "Y" : "N");
+}
+
 /* Wait until a gauge is down to what it was; true where there is none. */
 bool t_stat_wait(const char *name, long value, int ms)
 {

@@ -44,16 +44,6 @@ struct memory {
 	long reports;
 };
 
-/* New pages wait in per-CPU lists, which have a reference: put them on the LRU. */
-static void drain_lru(void)
-{
-	u8 *p = t_map_huge_aligned(T_HUGE);
-
-	p[0] = 1;
-	madvise(p, T_HUGE, MADV_COLLAPSE);
-	munmap(p, T_HUGE);
-}
-
 static void open_memory(struct memory *m, enum way way)
 {
 	memset(m, 0, sizeof(*m));
@@ -70,7 +60,7 @@ static void open_memory(struct memory *m, enum way way)
 			"madvise: %s", strerror(errno));
 	}
 	t_fill(m->p, m->len, 1);
-	drain_lru();
+	t_drain_lru();
 	t_region_open(&m->r, m->p, m->len);
 	t_region_write(&m->r, 0, LEN);
 }
@@ -194,7 +184,7 @@ static void at_rest(const void *arg)
 	open_memory(&m, *(const enum way *)arg);
 	seen = t_oracle("seen");
 	free_pages(&m);
-	drain_lru();
+	t_drain_lru();
 	nothing_reported(&m);
 	/* what goes to swap is freed some time after it has been written */
 	t_check(m.way == SWAP || t_oracle("seen") >= seen + (m.way == HUGE ? 1 : PAGES),
