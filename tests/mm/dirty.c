@@ -335,6 +335,8 @@ static void only_read(const void *arg)
 	ok(madvise(s.p, LEN, MADV_FREE), "MADV_FREE");
 	device_reads(&s, LEN, 96);
 	all_clean(s.p, LEN);
+	/* a page that waits in a per-CPU list has a reference more, and is kept for that */
+	t_drain_lru();
 	t_check(t_pageout(s.p, LEN), "the pages stay");
 	t_check(t_all_zero(s.p, LEN), "not dropped, though it was only read");
 }
