@@ -638,7 +638,7 @@ static void *drop(void *arg)
 }
 
 /* The file keeps what was written, whatever is mapped at the time. */
-static void against(void *(*steal)(void *arg), bool table)
+static void against(void *(*steal)(void *arg), bool table, unsigned int rounds)
 {
 	struct thief thief = { .fd = t_memfd("stolen", LEN, 0) };
 	u8 *alias = t_map(LEN, MAP_SHARED, thief.fd);
@@ -648,7 +648,7 @@ static void against(void *(*steal)(void *arg), bool table)
 	open_on(&s, t_map(LEN, MAP_SHARED, thief.fd), table);
 	thief.p = s.p;
 	t_check(!pthread_create(&thief.thread, NULL, steal, &thief), "thread");
-	for (round = 40; round < 80; round++) {
+	for (round = 40; round < 40 + rounds; round++) {
 		int status = device_writes(&s, 0, LEN, round);
 
 		t_check(!status, "copy: %s", strerror(-status));
@@ -661,12 +661,12 @@ static void against(void *(*steal)(void *arg), bool table)
 
 static void against_remaps(const void *arg)
 {
-	against(remap, arg);
+	against(remap, arg, 40);
 }
 
 static void against_discards(const void *arg)
 {
-	against(drop, arg);
+	against(drop, arg, 40);
 }
 
 /* Each look is overtaken: only what is lent is had. */
@@ -676,7 +676,7 @@ static void against_held_discards(const void *arg)
 
 	if (!t_delay_set("fault_to_install", 3000))
 		t_die("no delay points: this test wants the debug build");
-	against(drop, arg);
+	against(drop, arg, 4);
 	t_delay_set("fault_to_install", 0);
 	t_check(t_stat("grants") > grants, "nothing was lent");
 }

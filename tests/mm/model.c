@@ -6,7 +6,7 @@
  *
  *	model --mr - [--seed N] [--seconds N] [--operations N] [--only CASE]
  *
- * A case runs for so many seconds (7), or operations. Operation N of a seed is always
+ * A case runs for so many seconds (5), or operations. Operation N of a seed is always
  * the same, given the same operations before it: to see one again, give its seed, and
  * the number at which it failed as --operations.
  *
@@ -50,7 +50,7 @@ static struct {
 	u64 seed;
 	unsigned int seconds;
 	u64 operations;
-} opts = { .seconds = 7 };
+} opts = { .seconds = 5 };
 
 /* ---- what a process does when it is told to ---- */
 
@@ -122,7 +122,7 @@ static const char * const count_names[N_COUNTS] = {
 	"ftruncate", "hole punch", "reattach", "pages checked",
 };
 
-enum kind { ALONE, WITH_CHILD, UNDER_PRESSURE, N_KINDS };
+enum kind { ALONE, WITH_CHILD, HELD_OPEN, UNDER_PRESSURE, N_KINDS };
 
 /**
  * struct run - one case
@@ -745,7 +745,7 @@ static void launch(struct run *r, struct flight *f)
 		.src = (uintptr_t)r->base + f->from, .dst = (uintptr_t)r->base + f->to,
 		.src_space = r->space[f->from_side][pick(r, 2)],
 		.dst_space = r->space[f->to_side][pick(r, 2)],
-		.hold_us = chance(r, 30) ? pick(r, 300) : 0,
+		.hold_us = chance(r, 40) ? pick(r, 600) : 0,
 		.flags = f->nofault ? MIRROR_DMA_NOFAULT : 0,
 	};
 	int err;
@@ -982,13 +982,32 @@ static bool has_small_file(const struct run *r, u32 side, u32 first, u32 nr)
 	return false;
 }
 
+/* Where a copy is at work, or anywhere. Returns whose pages. */
+static u32 pages_in_use(struct run *r, struct order *o)
+{
+	const struct flight *f = &r->flight[pick(r, FLIGHTS)];
+	u32 side = some_side(r);
+	bool write = chance(r, 60);
+	u64 at = write ? f->to : f->from;
+
+	o->nr = some_pages(r, &o->first);
+	if (!f->used || !side_lives(r, write ? f->to_side : f->from_side))
+		return side;
+	if (o->nr == HUGE_PAGES) {
+		o->first = at / T_HUGE * HUGE_PAGES;
+	} else {
+		o->first = at / T_PAGE;
+		o->nr = (at + f->len - 1) / T_PAGE - o->first + 1;
+	}
+	return write ? f->to_side : f->from_side;
+}
+
 /* Changes nothing for anybody, so copies go on; the kernel may refuse, or do half. */
 static void advise(struct run *r, int advice, enum count count)
 {
 	struct order o = { .verb = ADVISE, .number = advice };
-	u32 side = some_side(r);
+	u32 side = pages_in_use(r, &o);
 
-	o.nr = some_pages(r, &o.first);
 	if (advice == MADV_COLLAPSE && has_small_file(r, side, o.first, o.nr))
 		return;
 	note(r, "%u: madvise %d %u+%u", side, advice, o.first, o.nr);
@@ -1209,7 +1228,7 @@ static const struct {
 	unsigned int weight;
 } operations[] = {
 	{ op_copy, 120 }, { op_write, 25 }, { op_map, 22 }, { op_unmap, 6 }, { op_move, 14 },
-	{ op_protect, 14 }, { op_discard, 10 }, { op_free, 10 }, { op_pageout, 12 },
+	{ op_protect, 14 }, { op_discard, 10 }, { op_free, 10 }, { op_pageout, 20 },
 	{ op_collapse, 8 }, { op_clear_refs, 2 }, { op_truncate, 3 }, { op_punch, 8 },
 	{ op_fork, 3 }, { op_child_ends, 1 }, { op_reattach, 2 }, { op_check, 5 },
 };
@@ -1306,6 +1325,19 @@ static void with_child(const void *arg)
 	run_operations(new_run(WITH_CHILD));
 }
 
+/* ---- with the windows of a debug build held open ---- */
+
+static void held_open(const void *arg)
+{
+	struct run *r = new_run(HELD_OPEN);
+
+	t_check(t_delay_set("fault_to_install", 1000) && t_delay_set("mark_to_wait", 1000),
+		"no delay points: this test wants the debug build");
+	run_operations(r);
+	t_delay_set("fault_to_install", 0);
+	t_delay_set("mark_to_wait", 0);
+}
+
 /* ---- in a small group, where all memory goes in and out ---- */
 
 /* The model itself was made, and charged, before. */
@@ -1323,6 +1355,7 @@ static void under_pressure(const void *arg)
 static const struct t_case cases[] = {
 	{ "random operations: a process", T_DMA, alone, NULL },
 	{ "random operations: a process and its child", T_DMA, with_child, NULL },
+	{ "random operations: both, with the windows held open", T_DMA, held_open, NULL },
 	{ "random operations: both, in a small memory group", T_DMA, under_pressure, NULL },
 };
 
