@@ -28,7 +28,6 @@
 #define CHUNK_PART	8
 #define CHUNKS_BEFORE	8
 #define CHUNKS		9
-#define RUNS		3	/* of each kind */
 
 /* Percent of the hot set: at most so much without aging, at least so much with. */
 #define STAYS_WITHOUT	50
@@ -78,6 +77,8 @@ struct result {
 	size_t fewest;
 	long swapped_in;
 };
+
+static unsigned int runs = 1;
 
 static const struct t_cfg cfg = {
 	.mtu = IBV_MTU_4096, .timeout = 20, .retry_cnt = 7, .rnr_retry = 7,
@@ -386,8 +387,7 @@ static void hot_and_cold(const void *arg)
 	unsigned int i;
 
 	choose(arg);
-	/* a debug kernel takes its time */
-	for (i = 0; i < (t_patience(1) > 1 ? 1 : RUNS); i++)
+	for (i = 0; i < runs; i++)
 		both(arg);
 }
 
@@ -399,9 +399,14 @@ static const struct t_case cases[] = {
 	{ "the classic LRU keeps what is hot over RDMA", T_ODP, hot_and_cold, &classic },
 };
 
+/* hot_set --mr odp [--runs N]: of each kind. */
 int main(int argc, char **argv)
 {
-	/* six times, all of memory goes to the disk */
-	t_opts.seconds = 300;
+	if (argc > 2 && !strcmp(argv[argc - 2], "--runs")) {
+		runs = strtoul(argv[argc - 1], NULL, 10);
+		argc -= 2;
+	}
+	/* each time, all of memory goes to the disk */
+	t_opts.seconds = 100 * runs;
 	return t_main(argc, argv, cases, T_ARRAY_SIZE(cases));
 }
