@@ -25,7 +25,7 @@ check()
 	fi
 }
 
-echo 1..5
+echo 1..6
 UNPIN_PLAN=tests/runner/plan UNPIN_SKIPS=tests/runner/skips UNPIN_GRACE=5 \
 	tests/group sham >"$tmp/tap" 2>"$tmp/err"
 status=$?
@@ -33,6 +33,8 @@ grep -v '^#' "$tmp/tap" | sed 's/\[ *[0-9.]*\] //' >"$tmp/got"
 check "tests/group reports every kind of misbehaviour" \
 	diff -u tests/runner/expected "$tmp/got"
 check "tests/group exits with 1 if anything failed" test $status = 1
+check "and shows what a lost guest said last" \
+	grep -q '^# log: .*Kernel panic - not syncing: sysrq' "$tmp/tap"
 
 tests/tally "$tmp/tap" >"$tmp/tally"
 check "the tally counts them" \
