@@ -172,6 +172,7 @@ long t_group_value(const char *group, const char *file, const char *name);
 
 void t_fail_reset(void);
 void t_fail_below(const char *function);
+void t_fail_spare(const char *function);
 /**
  * struct t_sweep - one operation, tried with each of its allocations failing
  * @what: its name

@@ -59,17 +59,19 @@ static bool kernel_text(const char *function, char *start, char *end, size_t len
 	return found;
 }
 
-/* What kmemleak allocates for each allocation has a reserve, and shows nothing. */
-static void spare_kmemleak(void)
+/* Nothing fails that is allocated below this function of the kernel, if it has it. */
+void t_fail_spare(const char *function)
 {
+	static const char *const dirs[] = { "failslab/", "fail_page_alloc/" };
 	char start[32], end[32];
+	size_t i;
 
-	if (!kernel_text("__alloc_object", start, end, sizeof(start)))
+	if (!kernel_text(function, start, end, sizeof(start)))
 		return;
-	set_text("failslab/", "reject-start", start);
-	set_text("failslab/", "reject-end", end);
-	set_text("fail_page_alloc/", "reject-start", start);
-	set_text("fail_page_alloc/", "reject-end", end);
+	for (i = 0; i < T_ARRAY_SIZE(dirs); i++) {
+		set_text(dirs[i], "reject-start", start);
+		set_text(dirs[i], "reject-end", end);
+	}
 }
 
 /* What fails is only what is allocated below this function of the kernel; NULL: all. */
@@ -107,7 +109,8 @@ void t_fail_reset(void)
 	set("fail_page_alloc/", "ignore-gfp-highmem", 0);
 	set("fail_page_alloc/", "min-order", 0);
 	t_fail_below(NULL);
-	spare_kmemleak();
+	/* It has a reserve, so that failing shows nothing. */
+	t_fail_spare("__alloc_object");
 }
 
 /* ---- the Nth of this thread ---- */
