@@ -583,7 +583,8 @@ static void owner_is_reclaimed(const void *arg)
 	t_check(t_group_value(OTHER_GROUP, "memory.events", "max") == 0,
 		"the other group was charged");
 	t_check(write(o.go, "x", 1) == 1, "write");
-	t_check(t_wait_exit(o.pid, T_WAIT_MS, &status) && !status, "the owner found other bytes");
+	t_check(t_wait_exit(o.pid, 3 * T_WAIT_MS, &status), "the owner still looks");
+	t_check(!status, "the owner found other bytes: %x", status);
 }
 
 static void owner_is_killed(const void *arg)

@@ -726,7 +726,8 @@ static void fragment(u8 *hog, size_t len)
 
 static void compacted(const void *arg)
 {
-	size_t hog_len = 256UL << 20, len = 512 * T_PAGE;
+	/* all pages are looked at four times, which a debug kernel takes its time for */
+	size_t hog_len = (256UL << 20) / t_patience(1), len = 512 * T_PAGE;
 	u8 *hog = t_map(hog_len, ANON, -1);
 	struct t_region r;
 	u64 before;
