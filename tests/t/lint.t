@@ -3,7 +3,7 @@
 #
 # What can be said about the sources without running them: checkpatch --strict and
 # sparse on the kernel files, shellcheck on the scripts, an SPDX line everywhere,
-# and a test plan that leaves no program and no group out.
+# a test plan that leaves no program and no group out, and mutants that it can catch.
 
 set -eu
 cd "$(dirname -- "$0")/../.."
@@ -66,7 +66,7 @@ scripts()
 	done
 }
 
-echo 1..6
+echo 1..7
 
 # Nobody maintains these paths in the kernel's MAINTAINERS. What a header of
 # tracepoints consists of are not the calls that checkpatch takes them for.
@@ -124,3 +124,16 @@ case_of "SPDX lines"
 	done
 } >"$tmp/found"
 case_of "tests/plan is complete"
+
+# As tests/check-mutants would find it, an hour later.
+ci/prepare "$kernel/src" "$tmp/tree"
+for file in tests/mutants/*.patch; do
+	grep -q '^Caught-by: ' "$file" || echo "$file: nothing would catch it"
+	sed -n 's/^Caught-by: *//p' "$file" | while read -r group name mode; do
+		grep -qE "^${group}[[:space:]]+${name}[[:space:]]+${mode:-[^[:space:]]+}[[:space:]]" \
+			tests/plan || echo "$file: no $group $name $mode in tests/plan"
+	done
+	patch -d "$tmp/tree" -p1 -F0 -f -s --dry-run <"$file" >/dev/null ||
+		echo "$file: does not apply"
+done >"$tmp/found" 2>&1
+case_of "each mutant applies, and has tests"
