@@ -37,8 +37,6 @@
 #include "rxe_loc.h"
 #include "rxe_odp_priv.h"
 
-#define RXE_ACCESS_FLUSH	(IB_ACCESS_FLUSH_GLOBAL | IB_ACCESS_FLUSH_PERSISTENT)
-
 #define RXE_ODP_RC_CAPS	(IB_ODP_SUPPORT_SEND | IB_ODP_SUPPORT_RECV |	\
 			 IB_ODP_SUPPORT_WRITE | IB_ODP_SUPPORT_READ |	\
 			 IB_ODP_SUPPORT_ATOMIC | IB_ODP_SUPPORT_SRQ_RECV)
@@ -120,9 +118,7 @@ static int odp_check_range(u64 start, u64 length, u64 iova)
  *
  * Context: process context; may sleep. rxe_odp_mr_exit() undoes it.
  *
- * Return: 0; -EINVAL, -EFAULT for the range; -EOPNOTSUPP for FLUSH, whose
- * persistence is a promise about pages that are not there yet; errors of
- * mm_mirror_get().
+ * Return: 0; -EINVAL, -EFAULT for the range; errors of mm_mirror_get().
  */
 int rxe_odp_mr_init(struct rxe_mr *mr, u64 start, u64 length, u64 iova,
 		    int access, struct ib_udata *udata)
@@ -135,8 +131,6 @@ int rxe_odp_mr_init(struct rxe_mr *mr, u64 start, u64 length, u64 iova,
 	err = odp_check_range(start, length, iova);
 	if (err)
 		return err;
-	if (access & RXE_ACCESS_FLUSH)
-		return -EOPNOTSUPP;
 	mirror = udata_mirror(udata);
 	if (IS_ERR(mirror))
 		return PTR_ERR(mirror);
@@ -158,8 +152,6 @@ int rxe_odp_mr_check_rereg(struct rxe_mr *mr, int flags, int access)
 	if (!(flags & IB_MR_REREG_ACCESS))
 		return 0;
 	if (!!mr->odp.mirror != !!(access & IB_ACCESS_ON_DEMAND))
-		return -EOPNOTSUPP;
-	if (mr->odp.mirror && (access & RXE_ACCESS_FLUSH))
 		return -EOPNOTSUPP;
 	return 0;
 }
@@ -197,16 +189,6 @@ void rxe_odp_mr_exit(struct rxe_mr *mr)
 
 /* ---- access ---- */
 
-/* A fault that is done may have pages for us; one that runs is not to be touched. */
-static struct mm_mirror_fault *slot_grant(struct rxe_odp_slot *slot)
-{
-	struct mm_mirror_fault *fault = slot->fault;
-
-	if (likely(!fault) || mm_mirror_fault_status(fault))
-		return NULL;
-	return fault;
-}
-
 /**
  * rxe_odp_mr_copy_to - write to an on-demand MR
  * @mr: the MR
@@ -223,7 +205,7 @@ int rxe_odp_mr_copy_to(struct rxe_mr *mr, u64 iova, const void *from,
 		       unsigned int length, struct rxe_odp_slot *slot)
 {
 	return mm_mirror_copy_to(mr->odp.mirror, rxe_odp_addr(mr, iova), from,
-				 length, slot_grant(slot));
+				 length, rxe_odp_slot_grant(slot));
 }
 
 /**
@@ -242,7 +224,7 @@ int rxe_odp_mr_copy_from(struct rxe_mr *mr, u64 iova, void *to,
 			 unsigned int length, struct rxe_odp_slot *slot)
 {
 	return mm_mirror_copy_from(mr->odp.mirror, rxe_odp_addr(mr, iova), to,
-				   length, slot_grant(slot));
+				   length, rxe_odp_slot_grant(slot));
 }
 
 /* The memory is the user's, and other queue pairs': the lock is for atomics only. */
@@ -283,7 +265,8 @@ int rxe_odp_mr_atomic_op(struct rxe_mr *mr, u64 iova, int opcode, u64 compare,
 		return RESPST_ERR_MISALIGNED_ATOMIC;
 
 	spin_lock_bh(&atomic_ops_lock);
-	err = mm_mirror_take(mr->odp.mirror, addr, true, slot_grant(slot), &hold);
+	err = mm_mirror_take(mr->odp.mirror, addr, true,
+			     rxe_odp_slot_grant(slot), &hold);
 	if (!err) {
 		*orig_val = atomic_op(hold.addr, opcode, compare, swap_add);
 		mm_mirror_drop(&hold);
@@ -313,7 +296,8 @@ int rxe_odp_mr_atomic_write(struct rxe_mr *mr, u64 iova, u64 value,
 	if (unlikely(addr & (sizeof(u64) - 1)))
 		return RESPST_ERR_MISALIGNED_ATOMIC;
 
-	err = mm_mirror_take(mr->odp.mirror, addr, true, slot_grant(slot), &hold);
+	err = mm_mirror_take(mr->odp.mirror, addr, true,
+			     rxe_odp_slot_grant(slot), &hold);
 	if (err)
 		return err;
 	/* after all prior operations have completed */

@@ -116,6 +116,8 @@ int rxe_odp_mr_atomic_op(struct rxe_mr *mr, u64 iova, int opcode, u64 compare,
 			 u64 swap_add, u64 *orig_val, struct rxe_odp_slot *slot);
 int rxe_odp_mr_atomic_write(struct rxe_mr *mr, u64 iova, u64 value,
 			    struct rxe_odp_slot *slot);
+int rxe_odp_mr_flush(struct rxe_mr *mr, u64 *iova, u64 *length,
+		     struct rxe_odp_slot *slot);
 
 /* queue pairs */
 void rxe_odp_qp_init(struct rxe_qp *qp);
@@ -131,6 +133,8 @@ int rxe_odp_park_read(struct rxe_qp *qp, struct rxe_pkt_info *pkt,
 		      struct rxe_mr *mr, unsigned int need);
 int rxe_odp_park_atomic(struct rxe_qp *qp, struct rxe_pkt_info *pkt,
 			struct rxe_mr *mr, u64 iova);
+int rxe_odp_park_flush(struct rxe_qp *qp, struct rxe_pkt_info *pkt,
+		       struct rxe_mr *mr, u64 iova, u64 length);
 int rxe_odp_park_recv(struct rxe_qp *qp, struct rxe_pkt_info *pkt);
 int rxe_odp_park_send(struct rxe_qp *qp, struct rxe_send_wqe *wqe,
 		      unsigned int need);

@@ -162,7 +162,7 @@ unsigned int rxe_odp_rnr_timer(const struct rxe_qp *qp)
 
 static int park_rdma(struct rxe_qp *qp, struct rxe_pkt_info *pkt,
 		     struct rxe_mr *mr, u64 iova, unsigned int need,
-		     unsigned int length, bool write, bool fresh)
+		     u64 length, bool write, bool fresh)
 {
 	struct rxe_odp_want want = {
 		.mr = mr,
@@ -261,6 +261,26 @@ int rxe_odp_park_atomic(struct rxe_qp *qp, struct rxe_pkt_info *pkt,
 	resp_unprepare_res(qp);
 	return park_rdma(qp, pkt, mr, iova, sizeof(u64), sizeof(u64), true,
 			 true);
+}
+
+/**
+ * rxe_odp_park_flush - park a responder that has no memory for a FLUSH
+ * @qp: the queue pair
+ * @pkt: the request at its head
+ * @mr: the MR
+ * @iova: the first byte that could not be flushed
+ * @length: bytes from there on
+ *
+ * Context: recv_task.
+ *
+ * Return: RESPST_EXIT or RESPST_ERR_RNR if parked, else RESPST_ERR_RKEY_VIOLATION.
+ */
+int rxe_odp_park_flush(struct rxe_qp *qp, struct rxe_pkt_info *pkt,
+		       struct rxe_mr *mr, u64 iova, u64 length)
+{
+	resp_unprepare_res(qp);
+	return park_rdma(qp, pkt, mr, iova, rxe_odp_in_page(mr, iova, length),
+			 length, rxe_odp_flush_writes(mr), true);
 }
 
 /* ---- scatter/gather lists ---- */

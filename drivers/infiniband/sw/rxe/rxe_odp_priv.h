@@ -21,6 +21,19 @@ static inline u64 rxe_odp_clamp(const struct rxe_mr *mr, u64 iova, u64 length)
 	return min(length, mr->ibmr.length - (iova - mr->ibmr.iova));
 }
 
+/* As much of @length bytes as lies in the page of @iova. */
+static inline size_t rxe_odp_in_page(const struct rxe_mr *mr, u64 iova, u64 length)
+{
+	return min_t(u64, length,
+		     PAGE_SIZE - offset_in_page(rxe_odp_addr(mr, iova)));
+}
+
+/* A page to be flushed must be one that could have been written to, if any may be. */
+static inline bool rxe_odp_flush_writes(const struct rxe_mr *mr)
+{
+	return mr->access & IB_ACCESS_LOCAL_WRITE;
+}
+
 /**
  * struct rxe_odp_want - what an access waits for
  * @mr: whose mirror's memory; the caller has a reference
@@ -37,5 +50,6 @@ struct rxe_odp_want {
 
 int rxe_odp_slot_wait(struct rxe_odp_slot *slot, const struct rxe_odp_want *want);
 int rxe_odp_slot_retry(struct rxe_odp_slot *slot);
+struct mm_mirror_fault *rxe_odp_slot_grant(struct rxe_odp_slot *slot);
 
 #endif /* RXE_ODP_PRIV_H */

@@ -122,6 +122,16 @@ static int slot_look(struct rxe_odp_slot *slot, unsigned long key)
 	return status;
 }
 
+/* A fault that is done may have pages for us; one that runs is not to be touched. */
+struct mm_mirror_fault *rxe_odp_slot_grant(struct rxe_odp_slot *slot)
+{
+	struct mm_mirror_fault *fault = slot->fault;
+
+	if (likely(!fault) || mm_mirror_fault_status(fault))
+		return NULL;
+	return fault;
+}
+
 static int slot_again(struct rxe_odp_slot *slot)
 {
 	if (READ_ONCE(slot->qp->odp.dead))
