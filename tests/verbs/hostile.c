@@ -70,24 +70,27 @@ static void document_path(char *path, size_t len)
 	snprintf(path, len, "%s/Documentation/protocol.md", exe);
 }
 
-/* The cells of a line "| a | b | c | d |". */
+static char *trimmed(char *cell)
+{
+	size_t len;
+
+	cell += strspn(cell, " ");
+	for (len = strlen(cell); len && cell[len - 1] == ' '; len--)
+		cell[len - 1] = '\0';
+	return cell;
+}
+
+/* The cells of a line "| a | b | c | d |"; false for one of fewer. */
 static bool cells_of(char *line, char *cells[COLUMNS])
 {
-	size_t i, len;
+	size_t i;
 
-	if (*line != '|' || line[1] != ' ')
+	if (strncmp(line, "| ", 2))
 		return false;
-	for (i = 0; i < COLUMNS; i++) {
-		cells[i] = line + 2;
-		line = strstr(cells[i] - 1, " |");
-		if (!line)
-			return false;
-		*line++ = '\0';
-		len = strlen(cells[i]);
-		if (line < cells[i])
-			cells[i] += len;
-	}
-	return true;
+	strsep(&line, "|");
+	for (i = 0; i < COLUMNS && line; i++)
+		cells[i] = trimmed(strsep(&line, "|"));
+	return line;
 }
 
 static FILE *document(void)
@@ -599,7 +602,7 @@ static const char *read_in_the_place_of_a_flush(struct fixture *f)
 		.type = IBV_QPT_RC, .resources = 1,
 		.access = IBV_ACCESS_REMOTE_READ | IBV_ACCESS_REMOTE_WRITE,
 	};
-	u32 rkey = foreign_key(f), first;
+	u32 rkey = foreign_key(f), first, second;
 	struct t_request req = {
 		.opcode = T_FLUSH, T_USUAL, .va = 0xffffffffULL << 32 | rkey, .len = 8,
 		.rkey = f->buf.mr->rkey, .flush = T_FLUSH_REGION,
@@ -611,12 +614,15 @@ static const char *read_in_the_place_of_a_flush(struct fixture *f)
 	first = f->r.psn;
 	send_usual(f, T_READ_REQUEST, 0, 8, 0);
 	t_roce_answer(&f->r, &answer);
-	t_roce_send(&f->r, &req);
+	second = t_roce_send(&f->r, &req);
 	t_roce_answer(&f->r, &answer);
 	req = (struct t_request){
 		.opcode = T_READ_REQUEST, .psn = first, .va = f->buf.iova, .rkey = rkey,
 		.len = 64,
 	};
+	/* by its own number, and by that of what had its place before */
+	t_roce_send(&f->r, &req);
+	req.psn = second;
 	t_roce_send(&f->r, &req);
 	return answer_or_nothing(f, f->r.psn, &answer);
 }
@@ -628,8 +634,9 @@ static const char *largest_read(struct fixture *f)
 	struct t_request req = { .opcode = T_READ_REQUEST, T_USUAL, .len = 1U << 31 };
 	struct t_answer answer;
 	const char *got;
+	void *p = t_map(4UL << 30, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1);
 
-	t_buf_wrap(&big, t_map(4UL << 30, MAP_NORESERVE, -1), 4UL << 30);
+	t_buf_wrap(&big, p, 4UL << 30);
 	req.rkey = reg(f->r.dev.pd, &big, RIGHTS)->rkey;
 	req.va = (uintptr_t)big.p;
 	t_roce_send(&f->r, &req);
@@ -1111,6 +1118,49 @@ static void queue_pair_goes_first(const void *arg)
 	t_check(!ibv_dealloc_mw(f.mw), "ibv_dealloc_mw: %s", strerror(errno));
 }
 
+/*
+ * Memory that is not persistent: pinned it cannot be registered for that, and what is
+ * on demand is found when it is flushed, whether it was there or not.
+ */
+static void not_persistent(const void *arg)
+{
+	int access = RIGHTS | T_ACCESS_FLUSH_PERSISTENT;
+	struct t_request req = {
+		.opcode = T_FLUSH, T_USUAL, .len = 8, .flush = T_FLUSH_PERSISTENT,
+	};
+	struct fixture f;
+	struct t_buf cold;
+
+	(void)arg;
+	open_fixture(&f, NULL);
+	if (!t_opts.odp) {
+		t_check(!ibv_reg_mr(f.r.dev.pd, f.buf.p, LEN, access) && errno == EINVAL,
+			"registering ordinary memory as persistent: %s", strerror(errno));
+		return;
+	}
+	req.va = f.buf.iova;
+	req.rkey = reg(f.r.dev.pd, &f.buf, access)->rkey;
+	t_roce_send(&f.r, &req);
+	t_check(!strcmp(answer_is(&f, NULL), "NAK access"), "FLUSH of present memory");
+	t_buf_alloc(&cold, 0, LEN);
+	req.va = cold.iova;
+	req.rkey = reg(f.r.dev.pd, &cold, access)->rkey;
+	t_roce_renew(&f.r);
+	t_roce_send(&f.r, &req);
+	t_check(!strcmp(answer_is(&f, NULL), "NAK access"), "FLUSH of absent memory");
+	t_check(!munmap(cold.map, cold.map_len), "munmap: %s", strerror(errno));
+	t_roce_renew(&f.r);
+	t_roce_send(&f.r, &req);
+	t_check(!strcmp(answer_is(&f, NULL), "NAK access"), "FLUSH of no memory");
+	/* and none of it is a reason to refuse the other kind */
+	req.va = f.buf.iova;
+	req.rkey = f.buf.mr->rkey;
+	req.flush = T_FLUSH_GLOBAL;
+	t_roce_renew(&f.r);
+	t_roce_send(&f.r, &req);
+	t_check(!strcmp(answer_is(&f, NULL), "READ response"), "FLUSH for visibility");
+}
+
 /* ---- many of them ---- */
 
 static void hostile_round(struct fixture *f, u32 i)
@@ -1165,6 +1215,7 @@ static const struct t_case more[] = {
 	{ "the document knows these cases and no others", T_BOTH, document_is_complete, NULL },
 	{ "a refused peer does not fill the log", T_BOTH, log_is_quiet, NULL },
 	{ "a refused peer leaves nothing behind", T_BOTH, nothing_leaks, NULL },
+	{ "ordinary memory is not made persistent", T_BOTH, not_persistent, NULL },
 	{ "windows are bound inside of their region", T_BOTH, bind_bounds, NULL },
 	{ "a window is invalidated once", T_BOTH, invalidated_here_twice, NULL },
 	{ "a queue pair goes before its window", T_BOTH, queue_pair_goes_first, NULL },
