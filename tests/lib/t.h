@@ -35,6 +35,7 @@ typedef int64_t s64;
 #define T_PINNED	2U	/* only the pinned control */
 #define T_BOTH		(T_ODP | T_PINNED)
 #define T_DMA		4U	/* no region: the engine of samples/mm_mirror, mode "-" */
+#define T_IMPLICIT	8U	/* the on-demand region of all memory, in place of each */
 
 /* One case is one TAP line, run in a forked child. */
 struct t_case {
@@ -48,7 +49,7 @@ struct t_opts {
 	const char *dev;
 	int gid;
 	unsigned int mode;
-	bool odp;	/* mode is T_ODP */
+	bool odp;	/* mode is T_ODP or T_IMPLICIT */
 	bool count_only;
 	const char *only;
 	unsigned int seconds;	/* that a case may take; a program may set it */
@@ -265,7 +266,10 @@ void t_uffd_serve(int uffd, u64 address, const void *page);
 
 /* ---- a filesystem on a disk: t_disk.c ---- */
 
+#define T_DISK_MOUNT	"/tmp/unpin-disk"
+
 int t_disk_file(size_t len);
+int t_pmem_file(size_t len);
 
 /* ---- verbs: t_verbs.c ---- */
 
@@ -276,6 +280,7 @@ struct t_dev {
 };
 
 struct t_cfg {
+	enum ibv_qp_type type;	/* RC if 0 */
 	enum ibv_mtu mtu;
 	u8 timeout;
 	u8 retry_cnt;
@@ -283,6 +288,7 @@ struct t_cfg {
 	u8 min_rnr_timer;
 	u32 depth;
 	u32 max_sge;
+	u32 max_inline;
 	bool with_srq;
 };
 
@@ -306,6 +312,8 @@ struct t_ep {
 	struct ibv_cq *cq;
 	struct ibv_srq *srq;
 	struct ibv_qp *qp;
+	struct ibv_ah *ah;	/* UD: where the peer is */
+	u32 peer_qpn;
 	u32 psn;
 	u64 next_id;
 };
@@ -326,8 +334,12 @@ struct t_op {
 	u32 rkey;
 	u64 compare_add;
 	u64 swap;
-	u32 imm;
+	u32 imm;	/* or the key that is to be invalidated */
+	unsigned int flags;
 };
+
+/* What a receive on UD begins with. */
+#define T_GRH		40U
 
 #define T_TIMED_OUT	((enum ibv_wc_status)1000)
 #define T_NOT_POSTED	((enum ibv_wc_status)1001)
@@ -354,6 +366,7 @@ void t_reg_access(struct t_buf *b, struct t_dev *dev, int access);
 void t_reg_iova(struct t_buf *b, struct t_dev *dev, u64 iova);
 void t_reg_pinned(struct t_buf *b, struct t_dev *dev);
 void t_dereg(struct t_buf *b);
+int t_rereg(const struct t_buf *b, int flags, struct ibv_pd *pd, int access);
 
 int t_post(struct t_ep *ep, const struct t_op *op, u64 *wr_id);
 int t_post_recv_sge(struct t_ep *ep, struct ibv_sge *sge, int num_sge);

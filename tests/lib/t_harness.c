@@ -153,7 +153,7 @@ static bool run_case(const struct t_case *c)
 static void usage(const char *name)
 {
 	fprintf(stderr,
-		"usage: %s --mr odp|pinned|- [--dev NAME] [--gid INDEX] [--only TEXT] [--count]\n",
+		"usage: %s --mr odp|implicit|pinned|- [--dev NAME] [--gid INDEX] [--only TEXT] [--count]\n",
 		name);
 	exit(2);
 }
@@ -162,6 +162,8 @@ static unsigned int parse_mode(const char *text)
 {
 	if (!strcmp(text, "odp"))
 		return T_ODP;
+	if (!strcmp(text, "implicit"))
+		return T_IMPLICIT;
 	if (!strcmp(text, "pinned"))
 		return T_PINNED;
 	return strcmp(text, "-") ? 0 : T_DMA;
@@ -171,7 +173,7 @@ static bool parse_flag(const char *flag, const char *value)
 {
 	if (!strcmp(flag, "--mr")) {
 		t_opts.mode = parse_mode(value);
-		t_opts.odp = t_opts.mode == T_ODP;
+		t_opts.odp = t_opts.mode & (T_ODP | T_IMPLICIT);
 		return t_opts.mode;
 	}
 	if (!strcmp(flag, "--dev"))

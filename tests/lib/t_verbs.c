@@ -1,16 +1,20 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * Endpoints (an RC queue pair and its completion queue), registration as --mr
- * says, and single operations that return their completion status.
+ * Endpoints (a queue pair, RC if nothing else is said, and its completion queue),
+ * registration as --mr says, and single operations that return their completion
+ * status.
  */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <rdma/ib_user_verbs.h>
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "t.h"
+
+#define QKEY	0x11111111U
 
 void t_dev_open(struct t_dev *dev)
 {
@@ -60,13 +64,14 @@ static void open_qp(struct t_ep *ep)
 		.send_cq = ep->cq,
 		.recv_cq = ep->cq,
 		.srq = ep->srq,
-		.qp_type = IBV_QPT_RC,
+		.qp_type = ep->cfg.type,
 		.sq_sig_all = 1,
 		.cap = {
 			.max_send_wr = ep->cfg.depth,
 			.max_recv_wr = ep->cfg.depth,
 			.max_send_sge = ep->cfg.max_sge,
 			.max_recv_sge = ep->cfg.max_sge,
+			.max_inline_data = ep->cfg.max_inline,
 		},
 	};
 
@@ -82,6 +87,8 @@ void t_ep_open(struct t_ep *ep, struct t_dev *dev, const struct t_cfg *cfg)
 	memset(ep, 0, sizeof(*ep));
 	ep->dev = dev;
 	ep->cfg = cfg ? *cfg : usual;
+	if (!ep->cfg.type)
+		ep->cfg.type = IBV_QPT_RC;
 	ep->cq = ibv_create_cq(dev->ctx, 2 * ep->cfg.depth, NULL, NULL, 0);
 	if (!ep->cq)
 		t_die("ibv_create_cq: %s", strerror(errno));
@@ -95,6 +102,8 @@ void t_ep_close(struct t_ep *ep)
 {
 	int err = ibv_destroy_qp(ep->qp);
 
+	if (!err && ep->ah)
+		err = ibv_destroy_ah(ep->ah);
 	if (!err && ep->srq)
 		err = ibv_destroy_srq(ep->srq);
 	if (!err)
@@ -126,14 +135,32 @@ static void to_init(struct t_ep *ep)
 		.port_num = 1,
 		.qp_access_flags = IBV_ACCESS_REMOTE_WRITE |
 			IBV_ACCESS_REMOTE_READ | IBV_ACCESS_REMOTE_ATOMIC,
+		.qkey = QKEY,
 	};
 
 	modify(ep, &attr, IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT |
-	       IBV_QP_ACCESS_FLAGS, "INIT");
+	       (ep->cfg.type == IBV_QPT_UD ? IBV_QP_QKEY : IBV_QP_ACCESS_FLAGS), "INIT");
 }
 
+static struct ibv_ah_attr path_to(const struct t_addr *peer)
+{
+	struct ibv_ah_attr attr = {
+		.is_global = 1,
+		.port_num = 1,
+		.grh = {
+			.dgid = peer->gid,
+			.sgid_index = t_opts.gid,
+			.hop_limit = 64,
+		},
+	};
+
+	return attr;
+}
+
+/* UC acknowledges nothing, so it has none of what belongs to that. */
 static void to_rtr(struct t_ep *ep, const struct t_addr *peer)
 {
+	int reliable = IBV_QP_MAX_DEST_RD_ATOMIC | IBV_QP_MIN_RNR_TIMER;
 	struct ibv_qp_attr attr = {
 		.qp_state = IBV_QPS_RTR,
 		.path_mtu = ep->cfg.mtu,
@@ -141,24 +168,18 @@ static void to_rtr(struct t_ep *ep, const struct t_addr *peer)
 		.rq_psn = peer->psn,
 		.max_dest_rd_atomic = 16,
 		.min_rnr_timer = ep->cfg.min_rnr_timer,
-		.ah_attr = {
-			.is_global = 1,
-			.port_num = 1,
-			.grh = {
-				.dgid = peer->gid,
-				.sgid_index = t_opts.gid,
-				.hop_limit = 64,
-			},
-		},
+		.ah_attr = path_to(peer),
 	};
 
 	modify(ep, &attr, IBV_QP_STATE | IBV_QP_AV | IBV_QP_PATH_MTU |
-	       IBV_QP_DEST_QPN | IBV_QP_RQ_PSN | IBV_QP_MAX_DEST_RD_ATOMIC |
-	       IBV_QP_MIN_RNR_TIMER, "RTR");
+	       IBV_QP_DEST_QPN | IBV_QP_RQ_PSN |
+	       (ep->cfg.type == IBV_QPT_RC ? reliable : 0), "RTR");
 }
 
 static void to_rts(struct t_ep *ep)
 {
+	int reliable = IBV_QP_TIMEOUT | IBV_QP_RETRY_CNT | IBV_QP_RNR_RETRY |
+		IBV_QP_MAX_QP_RD_ATOMIC;
 	struct ibv_qp_attr attr = {
 		.qp_state = IBV_QPS_RTS,
 		.timeout = ep->cfg.timeout,
@@ -168,13 +189,33 @@ static void to_rts(struct t_ep *ep)
 		.max_rd_atomic = 16,
 	};
 
-	modify(ep, &attr, IBV_QP_STATE | IBV_QP_TIMEOUT | IBV_QP_RETRY_CNT |
-	       IBV_QP_RNR_RETRY | IBV_QP_SQ_PSN | IBV_QP_MAX_QP_RD_ATOMIC, "RTS");
+	modify(ep, &attr, IBV_QP_STATE | IBV_QP_SQ_PSN |
+	       (ep->cfg.type == IBV_QPT_RC ? reliable : 0), "RTS");
+}
+
+/* UD knows no peer: each request says where it goes. */
+static void to_rts_datagram(struct t_ep *ep, const struct t_addr *peer)
+{
+	struct ibv_ah_attr path = path_to(peer);
+	struct ibv_qp_attr rtr = { .qp_state = IBV_QPS_RTR };
+	struct ibv_qp_attr rts = { .qp_state = IBV_QPS_RTS, .sq_psn = ep->psn };
+
+	modify(ep, &rtr, IBV_QP_STATE, "RTR");
+	modify(ep, &rts, IBV_QP_STATE | IBV_QP_SQ_PSN, "RTS");
+	ep->peer_qpn = peer->qpn;
+	if (!ep->ah)
+		ep->ah = ibv_create_ah(ep->dev->pd, &path);
+	if (!ep->ah)
+		t_die("ibv_create_ah: %s", strerror(errno));
 }
 
 void t_ep_connect(struct t_ep *ep, const struct t_addr *peer)
 {
 	to_init(ep);
+	if (ep->cfg.type == IBV_QPT_UD) {
+		to_rts_datagram(ep, peer);
+		return;
+	}
 	to_rtr(ep, peer);
 	to_rts(ep);
 }
@@ -271,6 +312,8 @@ static int mode_access(int access)
 
 struct ibv_mr *t_try_reg(struct t_dev *dev, void *p, size_t len, int access)
 {
+	if (t_opts.mode == T_IMPLICIT)
+		return ibv_reg_mr(dev->pd, NULL, SIZE_MAX, mode_access(access));
 	return ibv_reg_mr(dev->pd, p, len, mode_access(access));
 }
 
@@ -312,6 +355,37 @@ void t_dereg(struct t_buf *b)
 	b->mr = NULL;
 }
 
+/*
+ * What is in @flags changes: the protection domain, the rights, or (to the same memory)
+ * the translation. The library's provider has no rereg_mr: the kernel's command, by hand.
+ */
+int t_rereg(const struct t_buf *b, int flags, struct ibv_pd *pd, int access)
+{
+	struct ib_uverbs_rereg_mr_resp resp;
+	struct {
+		struct ib_uverbs_cmd_hdr hdr;
+		struct ib_uverbs_rereg_mr cmd;
+	} __attribute__((packed)) msg = {
+		.hdr = {
+			.command = IB_USER_VERBS_CMD_REREG_MR,
+			.in_words = sizeof(msg) / 4,
+			.out_words = sizeof(resp) / 4,
+		},
+		.cmd = {
+			.response = (uintptr_t)&resp,
+			.mr_handle = b->mr->handle,
+			.flags = flags,
+			.start = (uintptr_t)b->p,
+			.length = b->len,
+			.hca_va = b->iova,
+			.pd_handle = pd ? pd->handle : 0,
+			.access_flags = access,
+		},
+	};
+
+	return write(b->mr->context->cmd_fd, &msg, sizeof(msg)) < 0 ? errno : 0;
+}
+
 static void fill_wr(struct ibv_send_wr *wr, const struct t_op *op)
 {
 	bool atomic = op->opcode == IBV_WR_ATOMIC_CMP_AND_SWP ||
@@ -320,7 +394,7 @@ static void fill_wr(struct ibv_send_wr *wr, const struct t_op *op)
 	wr->opcode = op->opcode;
 	wr->sg_list = op->sge;
 	wr->num_sge = op->num_sge;
-	wr->send_flags = IBV_SEND_SIGNALED;
+	wr->send_flags = IBV_SEND_SIGNALED | op->flags;
 	wr->imm_data = op->imm;
 	if (atomic) {
 		wr->wr.atomic.remote_addr = op->raddr;
@@ -341,6 +415,11 @@ int t_post(struct t_ep *ep, const struct t_op *op, u64 *wr_id)
 	int err;
 
 	fill_wr(&wr, op);
+	if (ep->cfg.type == IBV_QPT_UD) {
+		wr.wr.ud.ah = ep->ah;
+		wr.wr.ud.remote_qpn = ep->peer_qpn;
+		wr.wr.ud.remote_qkey = QKEY;
+	}
 	if (wr_id)
 		*wr_id = wr.wr_id;
 	err = ibv_post_send(ep->qp, &wr, &bad);

@@ -9,7 +9,6 @@
 #include <errno.h>
 #include <grp.h>
 #include <pwd.h>
-#include <rdma/ib_user_verbs.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -312,30 +311,6 @@ static void first_under_signals(const void *arg)
 	}
 }
 
-/* The library's provider has no rereg_mr: the kernel's command, by hand. */
-static int change_access(struct t_dev *dev, struct ibv_mr *mr, u32 access)
-{
-	struct ib_uverbs_rereg_mr_resp resp;
-	struct {
-		struct ib_uverbs_cmd_hdr hdr;
-		struct ib_uverbs_rereg_mr cmd;
-	} __attribute__((packed)) msg = {
-		.hdr = {
-			.command = IB_USER_VERBS_CMD_REREG_MR,
-			.in_words = sizeof(msg) / 4,
-			.out_words = sizeof(resp) / 4,
-		},
-		.cmd = {
-			.response = (uintptr_t)&resp,
-			.mr_handle = mr->handle,
-			.flags = IBV_REREG_MR_CHANGE_ACCESS,
-			.access_flags = access,
-		},
-	};
-
-	return write(dev->ctx->cmd_fd, &msg, sizeof(msg)) < 0 ? errno : 0;
-}
-
 /* ON_DEMAND cannot be switched on or off on a living region. */
 static void rereg_keeps_the_kind(const void *arg)
 {
@@ -347,7 +322,7 @@ static void rereg_keeps_the_kind(const void *arg)
 	(void)arg;
 	t_region_open(&r, t_map(len, MAP_PRIVATE | MAP_ANONYMOUS, -1), len);
 	t_region_exchange(&r, 0, len);
-	err = change_access(&r.pair.dev, r.buf.mr, T_REMOTE | flip);
+	err = t_rereg(&r.buf, IBV_REREG_MR_CHANGE_ACCESS, NULL, T_REMOTE | flip);
 	t_check(err, "the kind of the region was changed");
 	t_region_exchange(&r, 1, len - 1);
 }
@@ -362,7 +337,7 @@ static void rereg_takes_rights_away(const void *arg)
 	(void)arg;
 	t_region_open(&r, t_map(len, MAP_PRIVATE | MAP_ANONYMOUS, -1), len);
 	t_region_write(&r, 0, len);
-	err = change_access(&r.pair.dev, r.buf.mr, keep);
+	err = t_rereg(&r.buf, IBV_REREG_MR_CHANGE_ACCESS, NULL, keep);
 	t_check(!err, "re-registration: %s", strerror(err));
 	t_region_read(&r, 0, len, r.round);
 	t_expect(t_write(&r.pair.a, &r.scratch, 0, &r.buf, 0, 8), IBV_WC_REM_ACCESS_ERR,
