@@ -746,6 +746,24 @@ static void window_unbound(const void *arg)
 	t_check(!ibv_dereg_mr(x.mr), "the region stays without a window");
 }
 
+/*
+ * A queue pair takes its windows of type 2 along. Stock rxe waits for 50 s and warns
+ * here, and the window has a queue pair that is no more.
+ */
+static void queue_pair_before_window(const void *arg)
+{
+	struct window x;
+
+	open_window(&x, arg);
+	t_expect(bind_window(&x, WIN_OFF, WIN_LEN, IBV_ACCESS_REMOTE_WRITE), IBV_WC_SUCCESS,
+		 "bind");
+	window_write(&x, WIN_OFF, WIN_LEN);
+	t_pair_reconnect(&x.pair);
+	window_refuses(&x, IBV_WR_RDMA_WRITE, WIN_OFF, 8, "WRITE to a window that is gone");
+	t_check(!ibv_dereg_mr(x.mr), "the region stays with no window bound to it");
+	t_check(!ibv_dealloc_mw(x.mw), "ibv_dealloc_mw");
+}
+
 /* A message that takes the window away, into memory that is not there. */
 static void send_with_invalidate(const void *arg)
 {
@@ -954,6 +972,8 @@ static const struct t_case cases[] = {
 	{ "a window of type 2 lies in its region", T_BOTH, window_bound_outside, RC(TYPE_2) },
 	{ "unbinding a window of type 1", T_ALL, window_unbound, RC(TYPE_1) },
 	{ "unbinding a window of type 2", T_ALL, window_unbound, RC(TYPE_2) },
+	{ "a queue pair goes before its window of type 2", T_ODP | T_IMPLICIT,
+	  queue_pair_before_window, RC(TYPE_2) },
 	{ "re-registration with other rights", T_ALL, rereg_rights, NULL },
 	{ "re-registration in another domain", T_BOTH, rereg_domain, NULL },
 	{ "re-registration of another translation is refused", T_BOTH, rereg_translation, NULL },
