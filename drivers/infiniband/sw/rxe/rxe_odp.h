@@ -58,6 +58,8 @@ struct rxe_odp_slot {
  * @psn: of the packet that the responder is parked with, or was told to send again
  * @slow: the peer retransmits that
  * @rnr_nak: and is just being told to wait
+ * @target_psn: of the READ whose target the requester has looked after
+ * @target_done: how much of it
  * @recv: the responder's; run by recv_task
  * @req: the requester's; run by send_task
  * @comp: the completer's; run by send_task
@@ -69,6 +71,8 @@ struct rxe_odp_qp {
 	u32			psn;
 	bool			slow;
 	bool			rnr_nak;
+	u32			target_psn;
+	u32			target_done;
 	struct rxe_odp_slot	recv;
 	struct rxe_odp_slot	req;
 	struct rxe_odp_slot	comp;
@@ -138,6 +142,7 @@ int rxe_odp_park_flush(struct rxe_qp *qp, struct rxe_pkt_info *pkt,
 int rxe_odp_park_recv(struct rxe_qp *qp, struct rxe_pkt_info *pkt);
 int rxe_odp_park_send(struct rxe_qp *qp, struct rxe_send_wqe *wqe,
 		      unsigned int need);
+bool rxe_odp_park_target(struct rxe_qp *qp, struct rxe_send_wqe *wqe);
 int rxe_odp_park_response(struct rxe_qp *qp, struct rxe_send_wqe *wqe,
 			  unsigned int need);
 void rxe_odp_disown(struct rxe_qp *qp, struct sk_buff_head *queue);

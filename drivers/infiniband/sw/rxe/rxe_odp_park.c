@@ -10,8 +10,16 @@
 #include "rxe_loc.h"
 #include "rxe_odp_priv.h"
 
-/* How far ahead of a SEND, whose length is not known, its receive buffer is faulted. */
+/*
+ * How far ahead of a SEND, whose length is not known, its receive buffer is faulted: as
+ * far as it has come, and not less than this.
+ */
 #define RXE_ODP_RECV_AHEAD	SZ_64K
+#define RXE_ODP_RECV_AHEAD_MAX	SZ_2M
+
+/* How much of a READ's target is looked after before the READ is sent, and in what. */
+#define RXE_ODP_TARGET_MAX	SZ_8M
+#define RXE_ODP_TARGET_PIECE	SZ_64K
 
 /* Packets kept for a parked queue pair: what a well-behaved peer has in flight. */
 #define RXE_ODP_BACKLOG		(2 * RXE_MAX_UNACKED_PSNS)
@@ -429,8 +437,9 @@ int rxe_odp_park_recv(struct rxe_qp *qp, struct rxe_pkt_info *pkt)
 		need += sizeof(union rdma_network_hdr);
 	}
 	need = min(need, dma->resid);
-	ahead = pkt->mask & RXE_END_MASK ? 0 :
-		min_t(unsigned int, dma->resid - need, RXE_ODP_RECV_AHEAD);
+	ahead = clamp_t(unsigned int, dma->length - dma->resid,
+			RXE_ODP_RECV_AHEAD, RXE_ODP_RECV_AHEAD_MAX);
+	ahead = pkt->mask & RXE_END_MASK ? 0 : min(ahead, dma->resid - need);
 
 	err = slot_wait_dma(&qp->odp.recv, IB_ACCESS_LOCAL_WRITE, dma,
 			    RXE_MAX_SGE, need, ahead);
@@ -462,6 +471,115 @@ int rxe_odp_park_send(struct rxe_qp *qp, struct rxe_send_wqe *wqe,
 
 	return slot_wait_dma(&qp->odp.req, 0, &wqe->dma, qp->sq.max_sge, need,
 			     resid > need ? resid - need : 0);
+}
+
+static void sge_walk_skip(struct sge_walk *walk, unsigned int length)
+{
+	for (; walk->i < walk->nr; walk->i++, walk->offset = 0) {
+		unsigned int left = READ_ONCE(walk->sge[walk->i].length);
+
+		left -= min(left, walk->offset);
+		if (length < left)
+			break;
+		length -= left;
+	}
+	walk->offset += length;
+}
+
+static bool target_was_faulted(const struct rxe_odp_slot *slot,
+			       const struct rxe_odp_want *want)
+{
+	return slot->fault && slot->key == want->range[0].start &&
+	       !mm_mirror_fault_status(slot->fault);
+}
+
+/* Is some of the @need bytes at @done missing?  Then want->mr is to be put. */
+static bool target_misses(struct rxe_qp *qp, const struct rxe_dma_info *dma,
+			  unsigned int done, unsigned int need,
+			  unsigned int ahead, struct rxe_odp_want *want)
+{
+	struct sge_walk walk = {
+		.sge = dma->sge,
+		.nr = min_t(unsigned int, READ_ONCE(dma->num_sge),
+			    qp->sq.max_sge),
+		.i = READ_ONCE(dma->cur_sge),
+		.offset = READ_ONCE(dma->sge_offset),
+		.need = need,
+		.ahead = ahead,
+	};
+
+	sge_walk_skip(&walk, done);
+	want_dma(want, qp, IB_ACCESS_LOCAL_WRITE, &walk);
+	return want->mr;
+}
+
+static bool target_is_there(struct rxe_qp *qp, const struct rxe_dma_info *dma,
+			    unsigned int length)
+{
+	struct rxe_odp_want want = { .write = true };
+
+	if (!target_misses(qp, dma, 0, length, 0, &want))
+		return true;
+	rxe_put(want.mr);
+	return false;
+}
+
+/*
+ * Returns 0 if the piece at @done is there, or has been and is lost again: whoever
+ * needs it will see.
+ */
+static int target_piece(struct rxe_qp *qp, const struct rxe_dma_info *dma,
+			unsigned int done, unsigned int length)
+{
+	unsigned int need = min_t(unsigned int, length - done,
+				  RXE_ODP_TARGET_PIECE);
+	struct rxe_odp_slot *slot = &qp->odp.req;
+	struct rxe_odp_want want = { .write = true };
+	int err = 0;
+
+	if (!target_misses(qp, dma, done, need, length - done - need, &want))
+		return 0;
+	if (!target_was_faulted(slot, &want))
+		err = rxe_odp_slot_wait(slot, &want);
+	rxe_put(want.mr);
+	return err;
+}
+
+/**
+ * rxe_odp_park_target - park a requester whose READ has no memory for the answer
+ * @qp: the queue pair
+ * @wqe: the READ, which stays current
+ *
+ * The peer sends the answer as fast as it can, and what is more than a parked
+ * completer may keep would have to be asked for again.  So the memory comes
+ * before the request goes.  That it may get lost again, or cannot be had, is left to the
+ * completer.
+ *
+ * Context: send_task, without skb and AH.
+ *
+ * Return: true if the task is to end, and will be scheduled; false to send.
+ */
+bool rxe_odp_park_target(struct rxe_qp *qp, struct rxe_send_wqe *wqe)
+{
+	unsigned int length = min_t(unsigned int, READ_ONCE(wqe->dma.resid),
+				    RXE_ODP_TARGET_MAX);
+	int err = 0;
+
+	if (qp->odp.target_psn != qp->req.psn) {
+		qp->odp.target_psn = qp->req.psn;
+		qp->odp.target_done = 0;
+		if (target_is_there(qp, &wqe->dma, length))
+			qp->odp.target_done = length;
+	}
+	while (!err && qp->odp.target_done < length) {
+		err = target_piece(qp, &wqe->dma, qp->odp.target_done, length);
+		if (err == -EINPROGRESS)
+			return true;
+		qp->odp.target_done += RXE_ODP_TARGET_PIECE;
+	}
+	/* nor is it asked again, if the request has to wait for something else */
+	qp->odp.target_done = max(qp->odp.target_done, length);
+	return false;
 }
 
 /**
