@@ -513,8 +513,9 @@ static bool target_misses(struct rxe_qp *qp, const struct rxe_dma_info *dma,
 	return want->mr;
 }
 
-static bool target_is_there(struct rxe_qp *qp, const struct rxe_dma_info *dma,
-			    unsigned int length)
+static noinline_for_stack bool
+target_is_there(struct rxe_qp *qp, const struct rxe_dma_info *dma,
+		unsigned int length)
 {
 	struct rxe_odp_want want = { .write = true };
 
@@ -528,8 +529,9 @@ static bool target_is_there(struct rxe_qp *qp, const struct rxe_dma_info *dma,
  * Returns 0 if the piece at @done is there, or has been and is lost again: whoever
  * needs it will see.
  */
-static int target_piece(struct rxe_qp *qp, const struct rxe_dma_info *dma,
-			unsigned int done, unsigned int length)
+static noinline_for_stack int
+target_piece(struct rxe_qp *qp, const struct rxe_dma_info *dma,
+	     unsigned int done, unsigned int length)
 {
 	unsigned int need = min_t(unsigned int, length - done,
 				  RXE_ODP_TARGET_PIECE);
