@@ -474,13 +474,17 @@ static u8 *fill_pieces(unsigned int n)
 	return p;
 }
 
-/* Out of memory, and out of the swap cache, so that it has to be read. */
+/*
+ * Out of memory, and out of the swap cache, so that it has to be read. What else this
+ * process has stays, or it would wait for that itself.
+ */
 static void evict(u8 *p, size_t len)
 {
 	char text[32];
 	long cached;
 	int tries;
 
+	t_check(!mlockall(MCL_CURRENT) && !munlock(p, len), "mlockall: %s", strerror(errno));
 	t_check(t_pageout(p, len), "the region stays in memory");
 	for (tries = 0; tries < 200; tries++) {
 		cached = t_group_value(GROUP, "memory.stat", "swapcached");
