@@ -11,6 +11,7 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 
@@ -448,6 +449,14 @@ static void atomic_write(const void *arg)
 
 /* ---- what a transport does not have ---- */
 
+/* Stock rxe calls every request flushed whose requester found an error (patch 0001). */
+static enum ibv_wc_status own_error(enum ibv_wc_status status)
+{
+	const char *variant = getenv("UNPIN_VARIANT");
+
+	return variant && !strcmp(variant, "stock") ? IBV_WC_WR_FLUSH_ERR : status;
+}
+
 static void refused(const void *arg)
 {
 	static const enum ibv_wr_opcode opcodes[] = {
@@ -474,7 +483,7 @@ static void refused(const void *arg)
 	for (i = 0; i < n; i++) {
 		op.opcode = opcodes[i];
 		status = t_do(&p.a, &op);
-		t_check(status == IBV_WC_LOC_QP_OP_ERR || status == T_NOT_POSTED,
+		t_check(status == own_error(IBV_WC_LOC_QP_OP_ERR) || status == T_NOT_POSTED,
 			"opcode %d: %s", opcodes[i], t_status(status));
 		t_pair_reconnect(&p);
 		t_check(t_all_zero(remote.p, LEN), "opcode %d wrote", opcodes[i]);
@@ -706,7 +715,7 @@ static void window_bound_outside(const void *arg)
 	for (i = 0; i < T_ARRAY_SIZE(outside); i++) {
 		t_expect(bind_window(&x, outside[i].off, outside[i].len,
 				     IBV_ACCESS_REMOTE_WRITE),
-			 IBV_WC_MW_BIND_ERR, "bind outside of the region");
+			 own_error(IBV_WC_MW_BIND_ERR), "bind outside of the region");
 		window_again(&x);
 	}
 	t_expect(bind_window(&x, 0, LEN, IBV_ACCESS_REMOTE_WRITE), IBV_WC_SUCCESS, "bind");
