@@ -131,6 +131,8 @@ static struct mmu_notifier *mirror_alloc_notifier(struct mm_struct *mm)
 	INIT_WORK(&mirror->free_work, mirror_free);
 	spin_lock_init(&mirror->fault_lock);
 	INIT_LIST_HEAD(&mirror->fault_queue);
+	INIT_LIST_HEAD(&mirror->prefetch_queue);
+	spin_lock_init(&mirror->prefetch_lock);
 	spin_lock_init(&mirror->sub_lock);
 	mirror->subscriptions = RB_ROOT_CACHED;
 	atomic_inc(&mirrors_live);

@@ -40,6 +40,9 @@
 /* Faults of one process that run at a time; others of it wait for their turn. */
 #define FAULTS_PER_MIRROR	16
 
+/* Those of them that prefetch: what somebody waits for finds a turn. */
+#define PREFETCHES_PER_MIRROR	4
+
 /* Those of them that wait for a userfaultfd's handler do not count, up to so many. */
 #define FAULTS_UNCOUNTED	64
 
@@ -61,7 +64,7 @@
 /* How long to leave the allocator alone when it had nothing for us. */
 #define FAULT_OOM_DELAY_MS	20
 
-static struct workqueue_struct *fault_wq;
+struct workqueue_struct *fault_wq;
 
 /**
  * struct mm_mirror_fault - see mm_mirror_fault()
@@ -78,11 +81,13 @@ static struct workqueue_struct *fault_wq;
  * @data: and its argument
  * @work: on fault_wq
  * @free_work: on mirror_wq, where giving pages back may sleep
- * @queued: on mirror->fault_queue
+ * @queued: on mirror->fault_queue or mirror->prefetch_queue
  * @counted: in mirror->fault_running, else in mirror->fault_uncounted
  * @grants: pages granted; the client's once the fault is done
  * @grant: grant at the first loss: the client keeps losing what was installed
  * @write: the access will write
+ * @prefetch: nobody needs it now: others go first
+ * @present: what the CPU has not is left out
  * @tally: what it has taken
  * @pfns: what HMM saw, LEAF_PAGES words
  * @nr: of @ranges
@@ -107,6 +112,8 @@ struct mm_mirror_fault {
 	struct list_head	grants;
 	bool			grant;
 	bool			write;
+	bool			prefetch;
+	bool			present;
 	struct fault_tally	tally;
 	unsigned long		*pfns;
 	unsigned int		nr;
@@ -179,18 +186,40 @@ static void fault_start(struct mm_mirror_fault *fault)
 	queue_work(fault_wq, &fault->work);
 }
 
-/* A counted turn is over: the next one of this process, if any. */
-static void fault_start_next(struct mm_mirror *mirror)
+static bool prefetch_may_start(struct mm_mirror *mirror)
+{
+	return mirror->prefetch_running < PREFETCHES_PER_MIRROR;
+}
+
+/* Whose turn it is, off its queue: what is waited for, then what is only advised. */
+static struct mm_mirror_fault *fault_dequeue(struct mm_mirror *mirror)
+{
+	struct mm_mirror_fault *next;
+
+	lockdep_assert_held(&mirror->fault_lock);
+
+	next = list_first_entry_or_null(&mirror->fault_queue,
+					struct mm_mirror_fault, queued);
+	if (!next && prefetch_may_start(mirror))
+		next = list_first_entry_or_null(&mirror->prefetch_queue,
+						struct mm_mirror_fault, queued);
+	if (!next)
+		return NULL;
+	list_del_init(&next->queued);
+	mirror->prefetch_running += next->prefetch;
+	return next;
+}
+
+/* A counted turn is over, @prefetch or not: the next one of this process, if any. */
+static void fault_start_next(struct mm_mirror *mirror, bool prefetch)
 {
 	struct mm_mirror_fault *next;
 	unsigned long flags;
 
 	spin_lock_irqsave(&mirror->fault_lock, flags);
-	next = list_first_entry_or_null(&mirror->fault_queue,
-					struct mm_mirror_fault, queued);
-	if (next)
-		list_del_init(&next->queued);
-	else
+	mirror->prefetch_running -= prefetch;
+	next = fault_dequeue(mirror);
+	if (!next)
 		mirror->fault_running--;
 	spin_unlock_irqrestore(&mirror->fault_lock, flags);
 	if (next)
@@ -204,7 +233,7 @@ static void fault_end_turn(struct mm_mirror_fault *fault)
 
 	stat_add(STAT_FAULTS_RUNNING, -1);
 	if (fault->counted) {
-		fault_start_next(mirror);
+		fault_start_next(mirror, fault->prefetch);
 		return;
 	}
 	spin_lock_irqsave(&mirror->fault_lock, flags);
@@ -228,7 +257,7 @@ static void fault_give_turn(struct mm_mirror_fault *fault)
 	}
 	spin_unlock_irqrestore(&mirror->fault_lock, flags);
 	if (!fault->counted)
-		fault_start_next(mirror);
+		fault_start_next(mirror, fault->prefetch);
 }
 
 /* How many are at work, and how many wait for their turn. */
@@ -237,7 +266,8 @@ void fault_turns(struct mm_mirror *mirror, unsigned int *running,
 {
 	spin_lock_irq(&mirror->fault_lock);
 	*running = mirror->fault_running + mirror->fault_uncounted;
-	*queued = list_count_nodes(&mirror->fault_queue);
+	*queued = list_count_nodes(&mirror->fault_queue) +
+		  list_count_nodes(&mirror->prefetch_queue);
 	spin_unlock_irq(&mirror->fault_lock);
 }
 
@@ -383,11 +413,11 @@ static struct vm_area_struct *piece_vma(struct mm_mirror_fault *fault,
 }
 
 static int piece_snapshot(struct mm_mirror_fault *fault,
-			  struct mm_mirror_leaf *leaf, unsigned long seq,
-			  const struct piece *piece)
+			  struct mmu_interval_notifier *notifier,
+			  unsigned long seq, const struct piece *piece)
 {
 	struct hmm_range range = {
-		.notifier = &leaf->notifier,
+		.notifier = notifier,
 		.notifier_seq = seq,
 		.start = piece->start,
 		.end = piece->end,
@@ -396,6 +426,18 @@ static int piece_snapshot(struct mm_mirror_fault *fault,
 	int err = hmm_range_fault(&range);
 
 	return err == -EBUSY ? -EAGAIN : err;
+}
+
+/* How many pages of the piece the snapshot has. */
+static unsigned int piece_present(struct mm_mirror_fault *fault,
+				  const struct piece *piece)
+{
+	unsigned int i, nr = (piece->end - piece->start) >> PAGE_SHIFT;
+	unsigned int present = 0;
+
+	for (i = 0; i < nr; i++)
+		present += pfn_suffices(fault->pfns[i], false);
+	return present;
 }
 
 /*
@@ -442,8 +484,8 @@ static int piece_look(struct mm_mirror_fault *fault, struct mm_mirror_leaf *leaf
 	int err = -EFAULT;
 
 	if (vma)
-		err = piece_snapshot(fault, leaf, seq, piece);
-	if (!err)
+		err = piece_snapshot(fault, &leaf->notifier, seq, piece);
+	if (!err && !fault->present)
 		err = piece_fault_missing(fault, vma, piece);
 	if (err != -ENOLINK)
 		mmap_read_unlock(fault->mm);
@@ -539,35 +581,78 @@ static int piece_install(struct mm_mirror_fault *fault,
 	return -ECANCELED;
 }
 
-/* Is there a mapping that a device may use?  Before anything is allocated for it. */
+/* A look that nothing is installed from: no notifier has to know of it. */
+static int piece_peek(struct mm_mirror_fault *fault, const struct piece *piece)
+{
+	struct mmu_interval_notifier *anchor = &fault->mirror->anchor;
+	int err;
+
+	err = piece_snapshot(fault, anchor, READ_ONCE(anchor->invalidate_seq),
+			     piece);
+	if (err)
+		return err;
+	return piece_present(fault, piece) ? 0 : -ENOENT;
+}
+
+/*
+ * Is there a mapping that a device may use, and if only what is present is wanted, is
+ * there anything?  Before anything is allocated for it.
+ */
 static int piece_check(struct mm_mirror_fault *fault, struct piece *piece)
 {
 	int err;
 
 	mmap_read_lock(fault->mm);
 	err = piece_vma(fault, piece) ? 0 : -EFAULT;
+	if (!err && fault->present)
+		err = piece_peek(fault, piece);
 	mmap_read_unlock(fault->mm);
 	return err;
+}
+
+/*
+ * Where only what is present is wanted, a hole has nothing: on to the next mapping,
+ * however far away that is.
+ */
+static void piece_skip_hole(struct mm_mirror_fault *fault, struct piece *piece)
+{
+	struct vm_area_struct *vma;
+
+	mmap_read_lock(fault->mm);
+	if (!piece_vma(fault, piece)) {
+		vma = find_vma(fault->mm, piece->start);
+		if (!vma)
+			piece->end = fault->mm->task_size;
+		else
+			piece->end = vma->vm_start > piece->start ?
+					vma->vm_start : vma->vm_end;
+	}
+	mmap_read_unlock(fault->mm);
+}
+
+static void piece_count(struct mm_mirror_fault *fault, const struct piece *piece)
+{
+	unsigned int pages = fault->present ? piece_present(fault, piece) :
+			     (piece->end - piece->start) >> PAGE_SHIFT;
+
+	stat_add(fault->prefetch ? STAT_PREFETCH_PAGES : STAT_FAULT_PAGES, pages);
+	fault->tally.pages += pages;
 }
 
 static int fault_piece(struct mm_mirror_fault *fault, struct piece *piece)
 {
 	struct mm_mirror_leaf *leaf;
-	unsigned int pages;
 	int err;
 
 	err = piece_check(fault, piece);
 	if (err)
-		return err;
+		return err == -ENOENT ? 0 : err;
 	leaf = leaf_get(fault->mirror, piece->start);
 	if (IS_ERR(leaf))
 		return PTR_ERR(leaf);
 	err = piece_install(fault, leaf, piece);
-	if (!err) {
-		pages = (piece->end - piece->start) >> PAGE_SHIFT;
-		stat_add(STAT_FAULT_PAGES, pages);
-		fault->tally.pages += pages;
-	}
+	if (!err)
+		piece_count(fault, piece);
 	leaf_put(leaf);
 	return err;
 }
@@ -590,6 +675,10 @@ static int fault_pages(struct mm_mirror_fault *fault, unsigned long start,
 			fault_wait_for_memory();
 			continue;
 		}
+		if (err == -EFAULT && fault->present) {
+			piece_skip_hole(fault, &piece);
+			err = fault_is_dead(fault) ? -ECANCELED : 0;
+		}
 		if (err)
 			return err;
 		piece.start = piece.end;
@@ -599,10 +688,11 @@ static int fault_pages(struct mm_mirror_fault *fault, unsigned long start,
 
 /* ---- a fault ---- */
 
+/* An access ends at the first range that cannot be had; advice goes on. */
 static int fault_needs(struct mm_mirror_fault *fault)
 {
 	unsigned int i;
-	int err;
+	int err, ret = 0;
 
 	for (i = 0; i < fault->nr; i++) {
 		const struct mm_mirror_range *range = &fault->ranges[i];
@@ -610,11 +700,13 @@ static int fault_needs(struct mm_mirror_fault *fault)
 		if (!range->need)
 			continue;
 		err = fault_pages(fault, range->start & PAGE_MASK,
-				  PAGE_ALIGN(range->start + range->need), true);
-		if (err)
-			return err;
+				  PAGE_ALIGN(range->start + range->need),
+				  !fault->present);
+		ret = ret ?: err;
+		if (err && (!fault->prefetch || err != -EFAULT))
+			return ret;
 	}
-	return 0;
+	return ret;
 }
 
 static void fault_ahead(struct mm_mirror_fault *fault)
@@ -719,32 +811,33 @@ static void fault_queue(struct mm_mirror_fault *fault)
 	unsigned long flags;
 	bool start;
 
-	stat_add(STAT_FAULTS, 1);
+	stat_add(fault->prefetch ? STAT_PREFETCHES : STAT_FAULTS, 1);
 	trace_mm_mirror_fault_begin(mirror, fault, fault->ranges, fault->nr,
 				    fault->write, fault->grant);
 	if (trace_mm_mirror_fault_end_enabled())
 		fault->tally.asked = ktime_get_ns();
 	spin_lock_irqsave(&mirror->fault_lock, flags);
-	start = mirror->fault_running < FAULTS_PER_MIRROR;
-	if (start)
+	start = mirror->fault_running < FAULTS_PER_MIRROR &&
+		(!fault->prefetch || prefetch_may_start(mirror));
+	if (start) {
 		mirror->fault_running++;
-	else
-		list_add_tail(&fault->queued, &mirror->fault_queue);
+		mirror->prefetch_running += fault->prefetch;
+	} else {
+		list_add_tail(&fault->queued, fault->prefetch ?
+			      &mirror->prefetch_queue : &mirror->fault_queue);
+	}
 	spin_unlock_irqrestore(&mirror->fault_lock, flags);
 	if (start)
 		fault_start(fault);
 }
 
 /* The one check of what may be a peer's numbers. */
-static int fault_check_ranges(const struct mm_struct *mm,
-			      const struct mm_mirror_range *ranges,
-			      unsigned int nr)
+int fault_check_ranges(const struct mm_struct *mm,
+		       const struct mm_mirror_range *ranges, unsigned int nr)
 {
 	unsigned long end;
 	unsigned int i;
 
-	if (!nr || nr > MM_MIRROR_FAULT_RANGES)
-		return -EINVAL;
 	for (i = 0; i < nr; i++)
 		if (ranges[i].need > ranges[i].length ||
 		    check_add_overflow(ranges[i].start, ranges[i].length, &end) ||
@@ -783,22 +876,27 @@ fault_alloc(struct mm_mirror *mirror, const struct mm_mirror_range *ranges,
 	return fault;
 }
 
-static struct mm_mirror_fault *
-fault_submit(struct mm_mirror *mirror, const struct mm_mirror_range *ranges,
-	     unsigned int nr, bool write, bool grant, mm_mirror_done_fn done,
-	     void *data)
+/* See mm_mirror_fault(). @how: FAULT_HOW_* */
+struct mm_mirror_fault *fault_submit(struct mm_mirror *mirror,
+				     const struct mm_mirror_range *ranges,
+				     unsigned int nr, unsigned int how,
+				     mm_mirror_done_fn done, void *data)
 {
 	struct mm_mirror_fault *fault;
 	int err;
 
+	if (!nr || nr > MM_MIRROR_FAULT_RANGES)
+		return ERR_PTR(-EINVAL);
 	err = fault_check_ranges(mirror_mm(mirror), ranges, nr);
 	if (err)
 		return ERR_PTR(err);
 	fault = fault_alloc(mirror, ranges, nr);
 	if (!fault)
 		return ERR_PTR(-ENOMEM);
-	fault->write = write;
-	fault->grant = grant;
+	fault->write = how & FAULT_HOW_WRITE;
+	fault->grant = how & FAULT_HOW_GRANT;
+	fault->prefetch = how & FAULT_HOW_PREFETCH;
+	fault->present = how & FAULT_HOW_PRESENT;
 	fault->done = done;
 	fault->data = data;
 	if (READ_ONCE(mirror->released) || !mmget_not_zero(fault->mm))
@@ -840,7 +938,8 @@ struct mm_mirror_fault *mm_mirror_fault(struct mm_mirror *mirror,
 					unsigned int nr, bool write,
 					mm_mirror_done_fn done, void *data)
 {
-	return fault_submit(mirror, ranges, nr, write, false, done, data);
+	return fault_submit(mirror, ranges, nr, write ? FAULT_HOW_WRITE : 0,
+			    done, data);
 }
 EXPORT_SYMBOL_GPL(mm_mirror_fault);
 
@@ -867,7 +966,9 @@ mm_mirror_fault_granted(struct mm_mirror *mirror,
 			const struct mm_mirror_range *ranges, unsigned int nr,
 			bool write, mm_mirror_done_fn done, void *data)
 {
-	return fault_submit(mirror, ranges, nr, write, true, done, data);
+	return fault_submit(mirror, ranges, nr,
+			    FAULT_HOW_GRANT | (write ? FAULT_HOW_WRITE : 0),
+			    done, data);
 }
 EXPORT_SYMBOL_GPL(mm_mirror_fault_granted);
 
@@ -886,6 +987,12 @@ int mm_mirror_fault_status(struct mm_mirror_fault *fault)
 	return smp_load_acquire(&fault->status);
 }
 EXPORT_SYMBOL_GPL(mm_mirror_fault_status);
+
+/* Pages it has installed, once it is done. */
+unsigned int fault_installed(const struct mm_mirror_fault *fault)
+{
+	return fault->tally.pages;
+}
 
 /* Returns true if the fault was waiting for its turn, which it gives up. */
 static bool fault_unqueue(struct mm_mirror_fault *fault)

@@ -5,7 +5,8 @@
  *
  *	mirror->lock -> mmap_lock of the mm (mmu_interval_notifier_insert() might)
  *	mmap_lock -> leaf->lock
- *	fault->lock and mirror->fault_lock are leaves of their own
+ *	fault->lock, mirror->fault_lock and mirror->prefetch_lock are leaves of
+ *	their own
  */
 
 #ifndef MM_MIRROR_INTERNAL_H
@@ -41,10 +42,14 @@
  * @idle: leaves that lost their last translation, to be looked at by @reap_work
  * @reap_work: frees leaves that stay empty
  * @free_work: takes the mirror down after the last handle is gone
- * @fault_lock: protects the next three; irq-safe
+ * @fault_lock: protects the next five; irq-safe
  * @fault_queue: faults that wait for their turn
+ * @prefetch_queue: those that nobody needs yet: after the others
  * @fault_running: faults of this process on the workqueue, <= FAULTS_PER_MIRROR
+ * @prefetch_running: those of them that prefetch, <= PREFETCHES_PER_MIRROR
  * @fault_uncounted: and those that wait for a userfaultfd, <= FAULTS_UNCOUNTED
+ * @prefetch_lock: protects the lists of struct mm_mirror_prefetches, and the next
+ * @prefetch_ranges: of all prefetches that are not done, <= PREFETCH_RANGES_MAX
  * @sub_lock: protects @subscriptions; innermost, but for page-table locks outside
  * @subscriptions: clients with tables of their own, by range
  * @released: the address space is gone; set under @sub_lock
@@ -61,10 +66,14 @@ struct mm_mirror {
 	struct llist_head		idle;
 	struct delayed_work		reap_work;
 	struct work_struct		free_work;
-	spinlock_t			fault_lock; /* the next three */
+	spinlock_t			fault_lock; /* the next five */
 	struct list_head		fault_queue;
+	struct list_head		prefetch_queue;
 	unsigned int			fault_running;
+	unsigned int			prefetch_running;
 	unsigned int			fault_uncounted;
+	spinlock_t			prefetch_lock; /* lists, prefetch_ranges */
+	unsigned int			prefetch_ranges;
 	spinlock_t			sub_lock; /* subscriptions */
 	struct rb_root_cached		subscriptions;
 };
@@ -180,8 +189,22 @@ unsigned int subscriptions_count(struct mm_mirror *mirror);
 int vma_check(struct vm_area_struct *vma, bool write);
 
 /* fault.c */
+#define FAULT_HOW_WRITE		BIT(0)	/* the access will write */
+#define FAULT_HOW_GRANT		BIT(1)	/* the client keeps losing */
+#define FAULT_HOW_PREFETCH	BIT(2)	/* others go first; all ranges are tried */
+#define FAULT_HOW_PRESENT	BIT(3)	/* only what the CPU has */
+
+extern struct workqueue_struct *fault_wq;
+
 int fault_init(void);
 void fault_exit(void);
+int fault_check_ranges(const struct mm_struct *mm,
+		       const struct mm_mirror_range *ranges, unsigned int nr);
+struct mm_mirror_fault *fault_submit(struct mm_mirror *mirror,
+				     const struct mm_mirror_range *ranges,
+				     unsigned int nr, unsigned int how,
+				     mm_mirror_done_fn done, void *data);
+unsigned int fault_installed(const struct mm_mirror_fault *fault);
 void fault_turns(struct mm_mirror *mirror, unsigned int *running,
 		 unsigned int *queued);
 
@@ -246,6 +269,8 @@ enum mirror_stat {
 	STAT_FAULT_RETRIES,
 	STAT_FAULT_ERRORS,
 	STAT_FAULTS_RUNNING,
+	STAT_PREFETCHES,
+	STAT_PREFETCH_PAGES,
 	STAT_GRANTS,
 	STAT_INVALIDATE_REFUSED,
 	STAT_FENCE_WAITS,

@@ -22,12 +22,14 @@
 #include <linux/err.h>
 #include <linux/interval_tree.h>
 #include <linux/kconfig.h>
+#include <linux/list.h>
 #include <linux/mmu_notifier.h>
 #include <linux/refcount.h>
 #include <linux/types.h>
 
 struct mm_mirror;
 struct mm_mirror_fault;
+struct mm_mirror_prefetch;
 struct mm_mirror_subscription;
 
 /**
@@ -54,6 +56,28 @@ struct mm_mirror_range {
 struct mm_mirror_hold {
 	void		*addr;
 	atomic64_t	*entry;
+};
+
+/**
+ * enum mm_mirror_prefetch_kind - what memory is prefetched for
+ * @MM_MIRROR_PREFETCH_READ: reading
+ * @MM_MIRROR_PREFETCH_WRITE: writing
+ * @MM_MIRROR_PREFETCH_PRESENT: whatever the CPU's entries allow now; nothing is faulted
+ */
+enum mm_mirror_prefetch_kind {
+	MM_MIRROR_PREFETCH_READ,
+	MM_MIRROR_PREFETCH_WRITE,
+	MM_MIRROR_PREFETCH_PRESENT,
+};
+
+/**
+ * struct mm_mirror_prefetches - what is prefetched for an object; part of that
+ * @list: the prefetches that are not done
+ * @pages: that have been prefetched for it so far; to be read by the client
+ */
+struct mm_mirror_prefetches {
+	struct list_head	list;
+	unsigned long		pages;
 };
 
 typedef void (*mm_mirror_done_fn)(struct mm_mirror_fault *fault, void *data);
@@ -171,6 +195,16 @@ int mm_mirror_fault_wait(struct mm_mirror *mirror,
 			 const struct mm_mirror_range *ranges, unsigned int nr,
 			 bool write);
 
+void mm_mirror_prefetches_init(struct mm_mirror_prefetches *owner);
+struct mm_mirror_prefetch *
+mm_mirror_prefetch(struct mm_mirror_prefetches *owner, struct mm_mirror *mirror,
+		   const struct mm_mirror_range *ranges, unsigned int nr,
+		   enum mm_mirror_prefetch_kind kind);
+int mm_mirror_prefetch_wait(struct mm_mirror_prefetch *prefetch);
+void mm_mirror_prefetch_put(struct mm_mirror_prefetch *prefetch);
+void mm_mirror_prefetch_cancel(struct mm_mirror_prefetches *owner,
+			       struct mm_mirror *mirror);
+
 int mm_mirror_subscribe(struct mm_mirror_subscription *sub,
 			struct mm_mirror *mirror, unsigned long start,
 			unsigned long last,
@@ -279,6 +313,34 @@ static inline int mm_mirror_fault_wait(struct mm_mirror *mirror,
 				       unsigned int nr, bool write)
 {
 	return -EOPNOTSUPP;
+}
+
+static inline void
+mm_mirror_prefetches_init(struct mm_mirror_prefetches *owner)
+{
+}
+
+static inline struct mm_mirror_prefetch *
+mm_mirror_prefetch(struct mm_mirror_prefetches *owner, struct mm_mirror *mirror,
+		   const struct mm_mirror_range *ranges, unsigned int nr,
+		   enum mm_mirror_prefetch_kind kind)
+{
+	return ERR_PTR(-EOPNOTSUPP);
+}
+
+static inline int mm_mirror_prefetch_wait(struct mm_mirror_prefetch *prefetch)
+{
+	return -EOPNOTSUPP;
+}
+
+static inline void mm_mirror_prefetch_put(struct mm_mirror_prefetch *prefetch)
+{
+}
+
+static inline void
+mm_mirror_prefetch_cancel(struct mm_mirror_prefetches *owner,
+			  struct mm_mirror *mirror)
+{
 }
 
 static inline int

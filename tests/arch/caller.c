@@ -43,6 +43,15 @@ PROTOTYPE(mm_mirror_fault_detach, void (struct mm_mirror_fault *));
 PROTOTYPE(mm_mirror_fault_put, void (struct mm_mirror_fault *));
 PROTOTYPE(mm_mirror_fault_wait,
 	  int (struct mm_mirror *, const struct mm_mirror_range *, unsigned int, bool));
+PROTOTYPE(mm_mirror_prefetches_init, void (struct mm_mirror_prefetches *));
+PROTOTYPE(mm_mirror_prefetch,
+	  struct mm_mirror_prefetch *(struct mm_mirror_prefetches *, struct mm_mirror *,
+				      const struct mm_mirror_range *, unsigned int,
+				      enum mm_mirror_prefetch_kind));
+PROTOTYPE(mm_mirror_prefetch_wait, int (struct mm_mirror_prefetch *));
+PROTOTYPE(mm_mirror_prefetch_put, void (struct mm_mirror_prefetch *));
+PROTOTYPE(mm_mirror_prefetch_cancel,
+	  void (struct mm_mirror_prefetches *, struct mm_mirror *));
 PROTOTYPE(mm_mirror_subscribe,
 	  int (struct mm_mirror_subscription *, struct mm_mirror *, unsigned long,
 	       unsigned long, const struct mm_mirror_subscription_ops *));
