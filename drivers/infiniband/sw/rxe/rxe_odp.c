@@ -25,7 +25,8 @@
  * had is a remote access error for the peer's request, and a local protection error
  * for our own work request.
  *
- * Here are regions and accesses; rxe_odp_slot.c waits, rxe_odp_park.c parks.
+ * Here are regions and accesses; rxe_odp_slot.c waits, rxe_odp_park.c parks,
+ * rxe_odp_prefetch.c prefetches.
  */
 
 #include <linux/mm_mirror.h>
@@ -136,6 +137,7 @@ int rxe_odp_mr_init(struct rxe_mr *mr, u64 start, u64 length, u64 iova,
 		return PTR_ERR(mirror);
 
 	mr->odp.mirror = mirror;
+	mm_mirror_prefetches_init(&mr->odp.prefetches);
 	/* pages are mapped without a tag; GUP takes it off too */
 	mr->odp.start = untagged_addr(start);
 	/* the core sets these too, but after the MR has become visible */
@@ -157,8 +159,8 @@ int rxe_odp_mr_check_rereg(struct rxe_mr *mr, int flags, int access)
 }
 
 /*
- * Before dereg waits.  Nobody who is parked has a reference on the MR, but may wait
- * for its memory: let them look again and see that it is gone.
+ * Before dereg waits.  Nobody who is parked or prefetches has a reference on the MR,
+ * but may wait for its memory: let them look again and see that it is gone.
  */
 void rxe_odp_mr_detach(struct rxe_mr *mr)
 {
@@ -171,6 +173,7 @@ void rxe_odp_mr_detach(struct rxe_mr *mr)
 	WRITE_ONCE(mr->state, RXE_MR_STATE_INVALID);
 	/* pairs with the barrier of slot_park() */
 	smp_mb();
+	mm_mirror_prefetch_cancel(&mr->odp.prefetches, mr->odp.mirror);
 	if (!atomic_read(&rxe->odp_parked))
 		return;
 	/* a queue pair leaves the pool, under this lock, before it goes */
@@ -183,8 +186,11 @@ void rxe_odp_mr_detach(struct rxe_mr *mr)
 /* When the last reference is gone. */
 void rxe_odp_mr_exit(struct rxe_mr *mr)
 {
-	if (mr->odp.mirror)
-		mm_mirror_put(mr->odp.mirror);
+	if (!mr->odp.mirror)
+		return;
+	/* one that began while the MR was being detached */
+	mm_mirror_prefetch_cancel(&mr->odp.prefetches, mr->odp.mirror);
+	mm_mirror_put(mr->odp.mirror);
 }
 
 /* ---- access ---- */

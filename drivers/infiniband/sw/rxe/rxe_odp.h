@@ -11,14 +11,16 @@
 #define RXE_ODP_H
 
 #include <linux/compiler.h>
+#include <linux/mm_mirror.h>
 #include <linux/mutex.h>
 #include <linux/spinlock.h>
 #include <linux/types.h>
+#include <rdma/ib_user_ioctl_verbs.h>
 
 struct ib_device_attr;
+struct ib_pd;
+struct ib_sge;
 struct ib_udata;
-struct mm_mirror;
-struct mm_mirror_fault;
 struct rxe_dma_info;
 struct rxe_mr;
 struct rxe_pkt_info;
@@ -27,6 +29,7 @@ struct rxe_send_wqe;
 struct rxe_task;
 struct rxe_ucontext;
 struct sk_buff_head;
+struct uverbs_attr_bundle;
 
 /**
  * struct rxe_odp_slot - what one side of a queue pair waits for
@@ -82,10 +85,12 @@ struct rxe_odp_qp {
  * struct rxe_odp_mr - an on-demand MR's part
  * @mirror: a handle, or NULL if the MR is not on-demand
  * @start: address that corresponds to the MR's iova
+ * @prefetches: for it, and how many pages they have brought
  */
 struct rxe_odp_mr {
 	struct mm_mirror	*mirror;
 	unsigned long		start;
+	struct mm_mirror_prefetches prefetches;
 };
 
 /**
@@ -110,6 +115,9 @@ int rxe_odp_mr_init(struct rxe_mr *mr, u64 start, u64 length, u64 iova,
 int rxe_odp_mr_check_rereg(struct rxe_mr *mr, int flags, int access);
 void rxe_odp_mr_detach(struct rxe_mr *mr);
 void rxe_odp_mr_exit(struct rxe_mr *mr);
+int rxe_odp_advise_mr(struct ib_pd *ibpd, enum ib_uverbs_advise_mr_advice advice,
+		      u32 flags, struct ib_sge *sg_list, u32 num_sge,
+		      struct uverbs_attr_bundle *attrs);
 
 /* access: -EAGAIN means park */
 int rxe_odp_mr_copy_to(struct rxe_mr *mr, u64 iova, const void *from,
