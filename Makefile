@@ -12,6 +12,8 @@ USERLAND := build/userspace
 
 TESTS := $(patsubst %.c,$(USERLAND)/%,$(wildcard tests/verbs/*.c tests/mm/*.c))
 DEMOS := $(patsubst %.c,$(USERLAND)/%,$(wildcard userspace/demo/*.c))
+LIBUNPIN := $(USERLAND)/libunpin.so
+LIBUNPIN_OBJS := $(patsubst %.c,$(USERLAND)/%.o,$(wildcard userspace/libunpin/*.c))
 TESTLIB := $(patsubst %.c,$(USERLAND)/%.o,$(wildcard tests/lib/*.c))
 ALL_CFLAGS := -std=gnu11 -Wall -Wextra -Wno-unused-parameter -MMD -MP \
 	-Itests/lib -Iinclude/uapi -Isamples/mm_mirror $(CFLAGS)
@@ -29,7 +31,7 @@ modules: $(VARIANTS:%=modules-%)
 modules-%: deps
 	@ci/modules $(KVER) $*
 
-userspace: $(TESTS) $(DEMOS)
+userspace: $(TESTS) $(DEMOS) $(LIBUNPIN)
 
 $(USERLAND)/%.o: %.c | deps
 	@mkdir -p $(@D)
@@ -39,8 +41,15 @@ $(USERLAND)/%.o: %.c | deps
 $(TESTS) $(DEMOS): %: %.o $(TESTLIB)
 	@$(CC) $(CFLAGS) -o $@ $^ -libverbs -lpthread
 
+# For LD_PRELOAD: it must not bring libibverbs into a program that has no use for it.
+$(LIBUNPIN_OBJS): ALL_CFLAGS += -fPIC
+$(LIBUNPIN): userspace/libunpin/libunpin.map $(LIBUNPIN_OBJS)
+	@printf '  %-8s%s\n' LIB $(@F)
+	@$(CC) $(CFLAGS) -shared -Wl,-z,defs -Wl,--version-script=$< \
+		-o $@ $(LIBUNPIN_OBJS)
+
 .SECONDARY:
--include $(TESTLIB:.o=.d) $(TESTS:=.d) $(DEMOS:=.d)
+-include $(TESTLIB:.o=.d) $(LIBUNPIN_OBJS:.o=.d) $(TESTS:=.d) $(DEMOS:=.d)
 
 # Every test; ends with "N passed, N failed, N skipped".
 check: all
