@@ -175,9 +175,11 @@ static unsigned int prefetch_take(struct mm_mirror_prefetch *prefetch,
 		size_t bytes = min3(rest, left, PREFETCH_STEP -
 				    (start & (PREFETCH_STEP - 1)));
 
-		step[nr++] = (struct mm_mirror_range) {
-			.start = start, .length = bytes, .need = bytes,
-		};
+		/* where there is nothing to have, no page is meant */
+		if (rest)
+			step[nr++] = (struct mm_mirror_range) {
+				.start = start, .length = bytes, .need = bytes,
+			};
 		if (bytes < rest) {
 			prefetch->offset += bytes;
 			break;

@@ -159,8 +159,8 @@ int rxe_odp_mr_check_rereg(struct rxe_mr *mr, int flags, int access)
 }
 
 /*
- * Before dereg waits.  Nobody who is parked or prefetches has a reference on the MR,
- * but may wait for its memory: let them look again and see that it is gone.
+ * Before dereg waits.  Nobody who is parked has a reference on the MR, but may wait
+ * for its memory: let them look again and see that it is gone.
  */
 void rxe_odp_mr_detach(struct rxe_mr *mr)
 {
@@ -173,7 +173,6 @@ void rxe_odp_mr_detach(struct rxe_mr *mr)
 	WRITE_ONCE(mr->state, RXE_MR_STATE_INVALID);
 	/* pairs with the barrier of slot_park() */
 	smp_mb();
-	mm_mirror_prefetch_cancel(&mr->odp.prefetches, mr->odp.mirror);
 	if (!atomic_read(&rxe->odp_parked))
 		return;
 	/* a queue pair leaves the pool, under this lock, before it goes */
@@ -188,7 +187,7 @@ void rxe_odp_mr_exit(struct rxe_mr *mr)
 {
 	if (!mr->odp.mirror)
 		return;
-	/* one that began while the MR was being detached */
+	/* nobody can begin one any more: that takes a reference on the MR */
 	mm_mirror_prefetch_cancel(&mr->odp.prefetches, mr->odp.mirror);
 	mm_mirror_put(mr->odp.mirror);
 }
