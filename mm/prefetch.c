@@ -135,7 +135,8 @@ static bool prefetch_account(struct mm_mirror_prefetch *prefetch,
 	spin_lock(&mirror->prefetch_lock);
 	wanted = !prefetch->cancelled;
 	if (wanted)
-		prefetch->owner->pages += pages;
+		WRITE_ONCE(prefetch->owner->pages,
+			   prefetch->owner->pages + pages);
 	spin_unlock(&mirror->prefetch_lock);
 	return wanted;
 }
@@ -203,7 +204,7 @@ static int prefetch_step(struct mm_mirror_prefetch *prefetch)
 	fault = fault_submit(prefetch->mirror, step, nr, prefetch->how,
 			     prefetch_step_done, prefetch);
 	if (IS_ERR(fault))
-		return PTR_ERR(fault);
+		return fault == ERR_PTR(-ESRCH) ? -ECANCELED : PTR_ERR(fault);
 	prefetch->fault = fault;
 	return 0;
 }

@@ -581,6 +581,35 @@ static void owner_is_meant(const void *arg)
 	check_present(&r.buf, 0, MIB);
 }
 
+/* When the owner is gone there is nothing to bring in, and nobody to bring it to. */
+static void owner_is_gone(const void *arg)
+{
+	struct t_region r;
+	int say[2], go[2], err;
+	pid_t owner, heir;
+	char byte = 0;
+
+	(void)arg;
+	if (pipe(say) || pipe(go))
+		t_die("pipe: %s", strerror(errno));
+	owner = t_fork();
+	if (!owner) {
+		open_region(&r, LEN);
+		heir = fork();
+		if (heir)
+			_exit(heir < 0);
+		close(go[1]);
+		t_check(read(go[0], &byte, 1) == 1, "nobody says go");
+		err = try_advise(r.pair.dev.pd, PREFETCH_WRITE, SYNC, &r.buf, 0, MIB);
+		_exit(write(say[1], &err, sizeof(err)) != sizeof(err));
+	}
+	t_check(t_wait_exit(owner, PROMPT_MS, &err) && !err, "the owner failed");
+	t_check(t_stat_wait("faults_running", 0, PROMPT_MS), "a fault runs");
+	t_check(write(go[1], &byte, 1) == 1, "write: %s", strerror(errno));
+	t_check(read(say[0], &err, sizeof(err)) == sizeof(err), "the heir did not end well");
+	t_check(err == ECANCELED, "advice about memory of nobody: %s", strerror(err));
+}
+
 struct racer {
 	struct t_region *r;
 	struct ibv_sge sge[8];
@@ -676,6 +705,7 @@ static const struct t_case cases[] = {
 	{ "what waits for ever is bounded", T_ODP, bounded, NULL },
 	{ "while 40 wait for ever, others go on", T_ODP, others_go_on, NULL },
 	{ "a child's advice is about the owner's memory", T_ODP, owner_is_meant, NULL },
+	{ "advice about the memory of an owner who is gone", T_ODP, owner_is_gone, NULL },
 	{ "advice while regions come and go", T_ODP, race, NULL },
 };
 
