@@ -213,6 +213,10 @@ int t_module_load(const char *path);
 int t_module_unload(const char *name);
 void t_module_unload_soon(const char *name);
 
+/* ---- verbs that the provider lacks: t_libunpin.c ---- */
+
+void t_under_libunpin(char **argv);
+
 /* ---- the engine of samples/mm_mirror, see its header: t_dma.c ---- */
 
 /* An address in a space. */

@@ -12,8 +12,6 @@
 #include <limits.h>
 #include <pthread.h>
 #include <signal.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -709,30 +707,8 @@ static const struct t_case cases[] = {
 	{ "advice while regions come and go", T_ODP, race, NULL },
 };
 
-/* build/userspace/tests/verbs/advise -> build/userspace/libunpin.so */
-static void under_libunpin(char **argv)
-{
-	char exe[PATH_MAX], path[PATH_MAX + 20];
-	ssize_t n = readlink("/proc/self/exe", exe, sizeof(exe) - 1);
-	int up;
-
-	if (getenv("LD_PRELOAD"))
-		return;
-	if (n <= 0)
-		t_die("where is libunpin.so?");
-	exe[n] = '\0';
-	for (up = 0; up < 3; up++)
-		*strrchr(exe, '/') = '\0';
-	snprintf(path, sizeof(path), "%s/libunpin.so", exe);
-	if (access(path, R_OK))
-		t_die("%s: %s", path, strerror(errno));
-	setenv("LD_PRELOAD", path, 1);
-	execv("/proc/self/exe", argv);
-	t_die("execv: %s", strerror(errno));
-}
-
 int main(int argc, char **argv)
 {
-	under_libunpin(argv);
+	t_under_libunpin(argv);
 	return t_main(argc, argv, cases, T_ARRAY_SIZE(cases));
 }
