@@ -18,7 +18,7 @@
 
 #include "t.h"
 
-#define MIB		(1UL << 20)
+#define MIB		(T_HUGE / 2)
 #define LEN		(8 * MIB)
 #define PROMPT_MS	5000
 #define SYNC		IBV_ADVISE_MR_FLAG_FLUSH
@@ -225,6 +225,25 @@ static void most_elements(const void *arg)
 
 /* ---- without faulting ---- */
 
+/* One entry for each, whether it is brought in or is there already (@arg). */
+static void huge_pages(const void *arg)
+{
+	u8 *p = t_map_huge_aligned(2 * T_HUGE);
+	long huge = t_stat("huge_leaves");
+	struct t_region r;
+
+	t_check(!madvise(p, 2 * T_HUGE, MADV_HUGEPAGE), "MADV_HUGEPAGE: %s", strerror(errno));
+	if (arg)
+		memset(p, 0, 2 * T_HUGE);
+	t_region_open(&r, p, 2 * T_HUGE);
+	advise(&r, arg ? NO_FAULT : PREFETCH_WRITE, SYNC, 3, 2 * T_HUGE - 6);
+	t_check(t_huge_bytes(p) == 2 * T_HUGE, "%llu bytes are huge",
+		(unsigned long long)t_huge_bytes(p));
+	t_check(t_stat("huge_leaves") == huge + 2, "%ld huge leaves", t_stat("huge_leaves") - huge);
+	faults_nothing(&r, true, 0, 2 * T_HUGE);
+	t_region_cpu_holds(&r, 0, 2 * T_HUGE, r.round);
+}
+
 /* Every third page is there; in the middle there is a hole. */
 static void only_what_is_present(const void *arg)
 {
@@ -378,7 +397,7 @@ static void readable_region(const void *arg)
 }
 
 /* Registered, but not memory: only with SYNC does anybody say so. The rest is there. */
-static void hole(const void *arg)
+static void about_a_hole(const void *arg)
 {
 	struct t_region r;
 	int err;
@@ -669,7 +688,8 @@ static void race(const void *arg)
 }
 
 #define REFUSED(name, wrong, err)						\
-	{ "refused, and nothing done: " name, T_ODP, refused, &(const struct refusal) { wrong, err } }
+	{ "refused, and nothing done: " name, T_ODP, refused,			\
+	  &(const struct refusal) { wrong, err } }
 
 static const struct t_case cases[] = {
 	{ "for writing: all is there, and no more, and nothing faults", T_ODP, sync_for_writing,
@@ -680,7 +700,10 @@ static const struct t_case cases[] = {
 	{ "memory that was swapped out comes in", T_ODP, swapped_out, NULL },
 	{ "several elements of two regions, by iova", T_ODP, several_regions, NULL },
 	{ "as many elements as an ioctl takes", T_ODP, most_elements, NULL },
-	{ "without faulting: what is present, and nothing else", T_ODP, only_what_is_present, NULL },
+	{ "huge pages", T_ODP, huge_pages, NULL },
+	{ "without faulting: what is present, and nothing else", T_ODP, only_what_is_present,
+	  NULL },
+	{ "without faulting: huge pages", T_ODP, huge_pages, "" },
 	{ "without faulting: nothing is kept for what is not there", T_ODP, nothing_is_present,
 	  NULL },
 	REFUSED("no such key", NO_SUCH_KEY, ENOENT),
@@ -694,7 +717,8 @@ static const struct t_case cases[] = {
 	REFUSED("an unknown flag", FLAG, EINVAL),
 	REFUSED("an unknown advice", ADVICE, EOPNOTSUPP),
 	{ "a region that is not writable, for reading", T_ODP, readable_region, NULL },
-	{ "a hole is an error for whoever waits, and the rest is there", T_ODP, hole, NULL },
+	{ "a hole is an error for whoever waits, and the rest is there", T_ODP, about_a_hole,
+	  NULL },
 	{ "memory that is read-only", T_ODP, read_only_memory, NULL },
 	{ "dereg ends it for whoever waits", T_ODP, dereg_ends_waiting, NULL },
 	{ "dereg ends it when nobody waits", T_ODP, dereg_ends_advice, NULL },
