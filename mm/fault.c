@@ -243,15 +243,16 @@ static void fault_end_turn(struct mm_mirror_fault *fault)
 
 /*
  * A fault that waits for a userfaultfd's handler lets others of the process go on:
- * the handler itself may need one.
+ * the handler itself may need one. Advice leaves half of that to them.
  */
 static void fault_give_turn(struct mm_mirror_fault *fault)
 {
+	unsigned int limit = FAULTS_UNCOUNTED / (fault->prefetch ? 2 : 1);
 	struct mm_mirror *mirror = fault->mirror;
 	unsigned long flags;
 
 	spin_lock_irqsave(&mirror->fault_lock, flags);
-	if (fault->counted && mirror->fault_uncounted < FAULTS_UNCOUNTED) {
+	if (fault->counted && mirror->fault_uncounted < limit) {
 		mirror->fault_uncounted++;
 		fault->counted = false;
 	}

@@ -566,7 +566,7 @@ static void others_go_on(const void *arg)
 
 	(void)arg;
 	begin_stuck(&stuck, &uffd);
-	for (i = 1; i < 40; i++) {
+	for (i = 1; i < 30; i++) {
 		advise(&stuck, PREFETCH_WRITE, 0, i * 4 * T_PAGE, T_PAGE);
 		t_check(t_uffd_wait(uffd, 10000, &address), "advice %d does not begin", i);
 	}
@@ -725,7 +725,7 @@ static const struct t_case cases[] = {
 	{ "kill -9 ends it for whoever waits", T_ODP, kill_ends_it, "" },
 	{ "kill -9 ends it when nobody waits", T_ODP, kill_ends_it, NULL },
 	{ "what waits for ever is bounded", T_ODP, bounded, NULL },
-	{ "while 40 wait for ever, others go on", T_ODP, others_go_on, NULL },
+	{ "while 30 wait for ever, others go on", T_ODP, others_go_on, NULL },
 	{ "a child's advice is about the owner's memory", T_ODP, owner_is_meant, NULL },
 	{ "advice about the memory of an owner who is gone", T_ODP, owner_is_gone, NULL },
 	{ "advice while regions come and go", T_ODP, race, NULL },
