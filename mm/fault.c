@@ -832,19 +832,46 @@ static void fault_queue(struct mm_mirror_fault *fault)
 		fault_start(fault);
 }
 
-/* The one check of what may be a peer's numbers. */
-int fault_check_ranges(const struct mm_struct *mm,
-		       const struct mm_mirror_range *ranges, unsigned int nr)
+/* The one check of what may be a peer's numbers: no wrap, all in the address space. */
+bool range_fits(const struct mm_struct *mm, unsigned long start, size_t length)
 {
 	unsigned long end;
+
+	return !check_add_overflow(start, length, &end) && end <= mm->task_size;
+}
+
+/* What lies beyond the need cannot fail: see ranges_copy(). */
+static int fault_check_ranges(const struct mm_struct *mm,
+			      const struct mm_mirror_range *ranges,
+			      unsigned int nr)
+{
 	unsigned int i;
 
-	for (i = 0; i < nr; i++)
-		if (ranges[i].need > ranges[i].length ||
-		    check_add_overflow(ranges[i].start, ranges[i].length, &end) ||
-		    end > mm->task_size)
+	for (i = 0; i < nr; i++) {
+		if (ranges[i].need > ranges[i].length)
 			return -EFAULT;
+		if (!ranges[i].need)
+			continue;
+		if (!range_fits(mm, ranges[i].start, ranges[i].need))
+			return -EFAULT;
+	}
 	return 0;
+}
+
+/* No further than the address space goes; from here on nothing wraps. */
+static void ranges_copy(struct mm_mirror_fault *fault,
+			const struct mm_mirror_range *ranges, unsigned int nr)
+{
+	unsigned long size = fault->mm->task_size;
+	unsigned int i;
+
+	for (i = 0; i < nr; i++) {
+		struct mm_mirror_range *range = &fault->ranges[i];
+
+		*range = ranges[i];
+		range->start = min(range->start, size);
+		range->length = min(range->length, size - range->start);
+	}
 }
 
 static struct mm_mirror_fault *
@@ -873,7 +900,7 @@ fault_alloc(struct mm_mirror *mirror, const struct mm_mirror_range *ranges,
 	INIT_LIST_HEAD(&fault->queued);
 	INIT_LIST_HEAD(&fault->grants);
 	fault->nr = nr;
-	memcpy(fault->ranges, ranges, nr * sizeof(*ranges));
+	ranges_copy(fault, ranges, nr);
 	return fault;
 }
 

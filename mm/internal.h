@@ -198,8 +198,7 @@ extern struct workqueue_struct *fault_wq;
 
 int fault_init(void);
 void fault_exit(void);
-int fault_check_ranges(const struct mm_struct *mm,
-		       const struct mm_mirror_range *ranges, unsigned int nr);
+bool range_fits(const struct mm_struct *mm, unsigned long start, size_t length);
 struct mm_mirror_fault *fault_submit(struct mm_mirror *mirror,
 				     const struct mm_mirror_range *ranges,
 				     unsigned int nr, unsigned int how,

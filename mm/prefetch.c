@@ -302,13 +302,15 @@ mm_mirror_prefetch(struct mm_mirror_prefetches *owner, struct mm_mirror *mirror,
 		   enum mm_mirror_prefetch_kind kind)
 {
 	struct mm_mirror_prefetch *prefetch;
+	unsigned int i;
 	int err;
 
 	if (!nr || nr > PREFETCH_RANGES_MAX)
 		return ERR_PTR(-EINVAL);
-	err = fault_check_ranges(mirror_mm(mirror), ranges, nr);
-	if (err)
-		return ERR_PTR(err);
+	for (i = 0; i < nr; i++)
+		if (!range_fits(mirror_mm(mirror), ranges[i].start,
+				ranges[i].length))
+			return ERR_PTR(-EFAULT);
 	prefetch = prefetch_alloc(mirror, ranges, nr, kind);
 	if (!prefetch)
 		return ERR_PTR(-ENOMEM);

@@ -108,6 +108,12 @@ static int odp_check_range(u64 start, u64 length, u64 iova)
 	return access_ok((void __user *)start, length) ? 0 : -EFAULT;
 }
 
+/* As ibv_reg_mr(pd, NULL, SIZE_MAX, ...) has them. */
+static bool odp_range_is_implicit(u64 start, u64 length, u64 iova)
+{
+	return !start && length == U64_MAX && !iova;
+}
+
 /**
  * rxe_odp_mr_init - make an MR a window on the current process's mirror
  * @mr: the MR, not yet visible
@@ -117,9 +123,12 @@ static int odp_check_range(u64 start, u64 length, u64 iova)
  * @access: IB_ACCESS_*, with IB_ACCESS_ON_DEMAND
  * @udata: of the verb, or NULL
  *
+ * 0, U64_MAX and 0 are all of the process's memory: an implicit MR.
+ *
  * Context: process context; may sleep. rxe_odp_mr_exit() undoes it.
  *
- * Return: 0; -EINVAL, -EFAULT for the range; errors of mm_mirror_get().
+ * Return: 0; -EINVAL, -EFAULT for the range; errors of
+ * rxe_odp_implicit_check() and mm_mirror_get().
  */
 int rxe_odp_mr_init(struct rxe_mr *mr, u64 start, u64 length, u64 iova,
 		    int access, struct ib_udata *udata)
@@ -129,7 +138,10 @@ int rxe_odp_mr_init(struct rxe_mr *mr, u64 start, u64 length, u64 iova,
 
 	rxe_mr_init(access, mr);
 
-	err = odp_check_range(start, length, iova);
+	if (odp_range_is_implicit(start, length, iova))
+		err = rxe_odp_implicit_check(access);
+	else
+		err = odp_check_range(start, length, iova);
 	if (err)
 		return err;
 	mirror = udata_mirror(udata);
@@ -155,6 +167,9 @@ int rxe_odp_mr_check_rereg(struct rxe_mr *mr, int flags, int access)
 		return 0;
 	if (!!mr->odp.mirror != !!(access & IB_ACCESS_ON_DEMAND))
 		return -EOPNOTSUPP;
+	/* what only takes rights away is allowed whatever the switch says */
+	if (rxe_odp_is_implicit(mr) && (access & ~mr->access))
+		return rxe_odp_implicit_check(access);
 	return 0;
 }
 

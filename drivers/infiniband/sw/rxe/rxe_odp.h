@@ -106,6 +106,7 @@ struct rxe_odp_ucontext {
 #define rxe_is_odp(mr) unlikely((mr)->odp.mirror)
 
 void rxe_odp_init_caps(struct ib_device_attr *attr);
+void rxe_odp_query_caps(struct ib_device_attr *attr);
 
 /* memory regions */
 void rxe_odp_ucontext_init(struct rxe_ucontext *uc);

@@ -10,6 +10,14 @@
 
 #include "rxe.h"
 
+#define RXE_ACCESS_FLUSH	(IB_ACCESS_FLUSH_GLOBAL | IB_ACCESS_FLUSH_PERSISTENT)
+
+/* No other region is as long: it would not fit into the address space. */
+static inline bool rxe_odp_is_implicit(const struct rxe_mr *mr)
+{
+	return mr->ibmr.length == U64_MAX;
+}
+
 static inline unsigned long rxe_odp_addr(const struct rxe_mr *mr, u64 iova)
 {
 	return mr->odp.start + (iova - mr->ibmr.iova);
@@ -47,6 +55,8 @@ struct rxe_odp_want {
 	unsigned int		nr;
 	struct mm_mirror_range	range[MM_MIRROR_FAULT_RANGES];
 };
+
+int rxe_odp_implicit_check(int access);
 
 int rxe_odp_slot_wait(struct rxe_odp_slot *slot, const struct rxe_odp_want *want);
 int rxe_odp_slot_retry(struct rxe_odp_slot *slot);
