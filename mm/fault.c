@@ -957,8 +957,8 @@ err_free_fault:
  *
  * Context: process context; may sleep, for memory only.
  *
- * Return: a fault, for mm_mirror_fault_put(). ERR_PTR(-EFAULT) for addresses
- * outside the address space, ERR_PTR(-EINVAL) for @nr, ERR_PTR(-ESRCH) if the
+ * Return: a fault, for mm_mirror_fault_put(). ERR_PTR(-EFAULT) for needed
+ * addresses outside the address space, ERR_PTR(-EINVAL) for @nr, ERR_PTR(-ESRCH) if the
  * process is gone, ERR_PTR(-ENOMEM).
  */
 struct mm_mirror_fault *mm_mirror_fault(struct mm_mirror *mirror,
