@@ -135,6 +135,8 @@ static struct mmu_notifier *mirror_alloc_notifier(struct mm_struct *mm)
 	spin_lock_init(&mirror->prefetch_lock);
 	spin_lock_init(&mirror->sub_lock);
 	mirror->subscriptions = RB_ROOT_CACHED;
+	spin_lock_init(&mirror->count_lock);
+	mirror->counts = RB_ROOT_CACHED;
 	atomic_inc(&mirrors_live);
 	stat_add(STAT_MIRRORS, 1);
 	return &mirror->notifier;

@@ -135,8 +135,11 @@ static void fault_free(struct work_struct *work)
 {
 	struct mm_mirror_fault *fault = container_of(work, struct mm_mirror_fault,
 						     free_work);
+	unsigned int i;
 
 	grant_release_all(&fault->grants);
+	for (i = 0; i < fault->nr; i++)
+		mm_mirror_count_put(fault->ranges[i].count);
 	mm_mirror_put(fault->mirror);
 	kfree(fault);
 }
@@ -384,13 +387,17 @@ static int fault_ahead_page(struct mm_mirror_fault *fault,
  * @need: the client cannot go on without it
  * @rounds: looks that found something missing and faulted it
  * @waits: page faults that dropped mmap_lock
+ * @installed: pages that got a translation
+ * @count: where all that is counted, or NULL
  */
 struct piece {
-	unsigned long	start;
-	unsigned long	end;
-	bool		need;
-	unsigned int	rounds;
-	unsigned int	waits;
+	unsigned long		start;
+	unsigned long		end;
+	bool			need;
+	unsigned int		rounds;
+	unsigned int		waits;
+	unsigned int		installed;
+	struct mm_mirror_count	*count;
 };
 
 static bool pfn_suffices(unsigned long hmm_pfn, bool write)
@@ -511,7 +518,8 @@ static int fault_attempt(struct mm_mirror_fault *fault,
 		return err;
 	mirror_delay(DELAY_FAULT_TO_INSTALL);
 	return leaf_install(leaf, seq, fault->pfns, piece->start,
-			    (piece->end - piece->start) >> PAGE_SHIFT);
+			    (piece->end - piece->start) >> PAGE_SHIFT,
+			    &piece->installed);
 }
 
 /* ---- a piece: the project's one retry loop ---- */
@@ -640,6 +648,17 @@ static void piece_count(struct mm_mirror_fault *fault, const struct piece *piece
 	fault->tally.pages += pages;
 }
 
+/* For whom it was: also of a piece that failed in the end. */
+static void piece_note(struct mm_mirror_fault *fault,
+		       const struct mm_mirror_leaf *leaf,
+		       const struct piece *piece)
+{
+	count_note(piece->count,
+		   fault->prefetch ? MM_MIRROR_PREFETCHED : MM_MIRROR_FAULTED,
+		   count_clip(piece->count, leaf, piece->installed));
+	count_note(piece->count, MM_MIRROR_WAITED, piece->waits);
+}
+
 static int fault_piece(struct mm_mirror_fault *fault, struct piece *piece)
 {
 	struct mm_mirror_leaf *leaf;
@@ -652,23 +671,28 @@ static int fault_piece(struct mm_mirror_fault *fault, struct piece *piece)
 	if (IS_ERR(leaf))
 		return PTR_ERR(leaf);
 	err = piece_install(fault, leaf, piece);
+	piece_note(fault, leaf, piece);
 	if (!err)
 		piece_count(fault, piece);
 	leaf_put(leaf);
 	return err;
 }
 
-/* @start and @end are page-aligned. */
-static int fault_pages(struct mm_mirror_fault *fault, unsigned long start,
+/* A part of @range, page-aligned. */
+static int fault_pages(struct mm_mirror_fault *fault,
+		       const struct mm_mirror_range *range, unsigned long start,
 		       unsigned long end, bool need)
 {
-	struct piece piece = { .start = start, .need = need };
+	struct piece piece = {
+		.start = start, .need = need, .count = range->count,
+	};
 	int err;
 
 	while (piece.start < end) {
 		piece.end = min(end, (piece.start | ~PMD_MASK) + 1);
 		piece.rounds = 0;
 		piece.waits = 0;
+		piece.installed = 0;
 		err = fault_piece(fault, &piece);
 		if (err == -ENOMEM && need) {
 			if (fault_is_dead(fault))
@@ -689,6 +713,14 @@ static int fault_pages(struct mm_mirror_fault *fault, unsigned long start,
 
 /* ---- a fault ---- */
 
+/* That nobody wants it any more is no failure, nor is advice that cannot be followed. */
+static void fault_failed(struct mm_mirror_fault *fault,
+			 const struct mm_mirror_range *range, int err)
+{
+	if (!fault->prefetch && err != -ECANCELED)
+		count_note(range->count, MM_MIRROR_FAILED, 1);
+}
+
 /* An access ends at the first range that cannot be had; advice goes on. */
 static int fault_needs(struct mm_mirror_fault *fault)
 {
@@ -700,12 +732,14 @@ static int fault_needs(struct mm_mirror_fault *fault)
 
 		if (!range->need)
 			continue;
-		err = fault_pages(fault, range->start & PAGE_MASK,
+		err = fault_pages(fault, range, range->start & PAGE_MASK,
 				  PAGE_ALIGN(range->start + range->need),
 				  !fault->present);
 		ret = ret ?: err;
-		if (err && (!fault->prefetch || err != -EFAULT))
+		if (err && (!fault->prefetch || err != -EFAULT)) {
+			fault_failed(fault, range, err);
 			return ret;
+		}
 	}
 	return ret;
 }
@@ -727,7 +761,7 @@ static void fault_ahead(struct mm_mirror_fault *fault)
 		end = min(end, start + left);
 		left -= end - start;
 		/* best effort: what fails here will be needed, or not, later */
-		fault_pages(fault, start, end, false);
+		fault_pages(fault, range, start, end, false);
 	}
 }
 
@@ -852,8 +886,10 @@ static int fault_check_ranges(const struct mm_struct *mm,
 			return -EFAULT;
 		if (!ranges[i].need)
 			continue;
-		if (!range_fits(mm, ranges[i].start, ranges[i].need))
+		if (!range_fits(mm, ranges[i].start, ranges[i].need)) {
+			count_note(ranges[i].count, MM_MIRROR_FAILED, 1);
 			return -EFAULT;
+		}
 	}
 	return 0;
 }
@@ -869,6 +905,7 @@ static void ranges_copy(struct mm_mirror_fault *fault,
 		struct mm_mirror_range *range = &fault->ranges[i];
 
 		*range = ranges[i];
+		mm_mirror_count_ref(range->count);
 		range->start = min(range->start, size);
 		range->length = min(range->length, size - range->start);
 	}
@@ -933,8 +970,7 @@ struct mm_mirror_fault *fault_submit(struct mm_mirror *mirror,
 	return fault;
 
 err_free_fault:
-	mm_mirror_put(fault->mirror);
-	kfree(fault);
+	fault_free(&fault->free_work);
 	return ERR_PTR(-ESRCH);
 }
 

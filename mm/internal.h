@@ -53,6 +53,8 @@
  * @sub_lock: protects @subscriptions; innermost, but for page-table locks outside
  * @subscriptions: clients with tables of their own, by range
  * @released: the address space is gone; set under @sub_lock
+ * @count_lock: protects @counts; innermost
+ * @counts: who wants to know of invalidations, by range
  */
 struct mm_mirror {
 	struct mmu_notifier		notifier;
@@ -76,6 +78,8 @@ struct mm_mirror {
 	unsigned int			prefetch_ranges;
 	spinlock_t			sub_lock; /* subscriptions */
 	struct rb_root_cached		subscriptions;
+	spinlock_t			count_lock; /* counts */
+	struct rb_root_cached		counts;
 };
 
 static inline struct mm_struct *mirror_mm(const struct mm_mirror *mirror)
@@ -167,7 +171,7 @@ struct mm_mirror_leaf *leaf_get(struct mm_mirror *mirror, unsigned long addr);
 void leaf_put(struct mm_mirror_leaf *leaf);
 int leaf_install(struct mm_mirror_leaf *leaf, unsigned long seq,
 		 const unsigned long *hmm_pfns, unsigned long start,
-		 unsigned int nr);
+		 unsigned int nr, unsigned int *installed);
 int leaf_young(struct mm_mirror *mirror, unsigned long start, unsigned long end,
 	       bool clear);
 void leaf_reap(struct work_struct *work);
@@ -184,6 +188,15 @@ bool subscriptions_young(struct mm_mirror *mirror, unsigned long start,
 void subscriptions_release(struct mm_mirror *mirror);
 void subscriptions_prime(void);
 unsigned int subscriptions_count(struct mm_mirror *mirror);
+
+/* count.c */
+void count_note(struct mm_mirror_count *count, enum mm_mirror_counter counter,
+		unsigned long n);
+unsigned long count_clip(const struct mm_mirror_count *count,
+			 const struct mm_mirror_leaf *leaf, unsigned long n);
+bool counts_any(const struct mm_mirror *mirror);
+void counts_invalidated(struct mm_mirror *mirror, unsigned long start,
+			unsigned long last, const unsigned long *gone);
 
 /* vma.c */
 int vma_check(struct vm_area_struct *vma, bool write);

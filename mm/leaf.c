@@ -47,6 +47,7 @@ struct mm_mirror_leaf *leaf_find(struct mm_mirror *mirror, unsigned long addr)
  * @nr: how many
  * @addr: where what the first maps begins
  * @removed: how many leaf_zap() has removed
+ * @gone: and of which pages of the leaf, if somebody counts them; else NULL
  */
 struct leaf_span {
 	atomic64_t	*word;
@@ -54,6 +55,7 @@ struct leaf_span {
 	unsigned int	nr;
 	unsigned long	addr;
 	unsigned int	removed;
+	unsigned long	*gone;
 };
 
 static atomic64_t *span_word(const struct leaf_span *span, unsigned int i)
@@ -173,6 +175,9 @@ static bool leaf_zap(struct mm_mirror_leaf *leaf, struct leaf_span *span,
 			continue;
 		/* it is looked at without the lock too */
 		WRITE_ONCE(leaf->present, leaf->present - 1);
+		/* a huge entry is gone when the last of its replicas is */
+		if (span->gone && (span->stride == 1 || !leaf->present))
+			__set_bit(leaf_page(span_addr(span, i)), span->gone);
 		span->removed++;
 		oracle_unmap(entry_pfn(old), span_word_pages(span));
 		mirror_delay(DELAY_ZAP_TO_TELL);
@@ -269,6 +274,7 @@ static bool leaf_drop(struct mm_mirror_leaf *leaf, struct leaf_span *span,
 		      const struct mmu_notifier_range *range,
 		      struct mm_mirror_event *event, unsigned long seq)
 {
+	unsigned long *gone = span->gone;
 	bool done = true;
 
 	spin_lock(&leaf->lock);
@@ -278,6 +284,7 @@ static bool leaf_drop(struct mm_mirror_leaf *leaf, struct leaf_span *span,
 	if (leaf->present && done) {
 		*span = leaf_span(leaf, leaf_page(event->start),
 				  leaf_page(event->last));
+		span->gone = gone;
 		done = leaf_clear(leaf, span, range);
 		stat_invalidation(event->type);
 		if (span_word_pages(span) == LEAF_PAGES)
@@ -302,6 +309,19 @@ static bool leaf_tell(struct mm_mirror_leaf *leaf,
 	return false;
 }
 
+/* What is gone of which ranges; @event is all of the leaf for a huge entry. */
+static void leaf_count(struct mm_mirror_leaf *leaf, const struct leaf_span *span,
+		       const struct mm_mirror_event *event)
+{
+	if (!span->gone || !span->removed)
+		return;
+	if (span->stride == 1)
+		counts_invalidated(leaf->mirror, event->start, event->last,
+				   span->gone);
+	else if (test_bit(0, span->gone))
+		counts_invalidated(leaf->mirror, event->start, event->last, NULL);
+}
+
 static bool leaf_invalidate(struct mmu_interval_notifier *notifier,
 			    const struct mmu_notifier_range *range,
 			    unsigned long seq)
@@ -314,9 +334,14 @@ static bool leaf_invalidate(struct mmu_interval_notifier *notifier,
 		.type	= range->event,
 	};
 	bool may_block = mmu_notifier_range_blockable(range);
+	DECLARE_BITMAP(gone, MAX_PTRS_PER_PTE);
 	struct leaf_span span = {};
 	bool done;
 
+	if (counts_any(leaf->mirror)) {
+		bitmap_zero(gone, LEAF_PAGES);
+		span.gone = gone;
+	}
 	if (may_block) {
 		/* whoever waits here must not hold a page itself */
 		hold_acquire();
@@ -324,6 +349,7 @@ static bool leaf_invalidate(struct mmu_interval_notifier *notifier,
 	}
 	done = leaf_drop(leaf, &span, range, &event, seq) &&
 	       leaf_tell(leaf, range, &event);
+	leaf_count(leaf, &span, &event);
 	trace_mm_mirror_invalidate(leaf->mirror, &event, may_block,
 				   span_removed(&span), !done);
 	leaf_idle(leaf);
@@ -469,7 +495,8 @@ static int leaf_reshape(struct mm_mirror_leaf *leaf, bool want_huge,
 	return 0;
 }
 
-static void word_install(struct mm_mirror_leaf *leaf, atomic64_t *word,
+/* Returns whether that changed anything. */
+static bool word_install(struct mm_mirror_leaf *leaf, atomic64_t *word,
 			 unsigned long pfn, unsigned int pages, bool write)
 {
 	u64 old = atomic64_read(word);
@@ -481,12 +508,14 @@ static void word_install(struct mm_mirror_leaf *leaf, atomic64_t *word,
 		/* pairs with the compare-exchange of entry_take() */
 		atomic64_set_release(word, entry_make(pfn, write));
 		WRITE_ONCE(leaf->present, leaf->present + 1);
-		return;
+		return true;
 	}
 	if (WARN_ON_ONCE(entry_pfn(old) != pfn || (old & ENTRY_ZAPPING)))
-		return;
-	if (write && !(old & ENTRY_WRITE))
-		atomic64_or(ENTRY_WRITE, word);
+		return false;
+	if (!write || (old & ENTRY_WRITE))
+		return false;
+	atomic64_or(ENTRY_WRITE, word);
+	return true;
 }
 
 static bool hmm_pfn_is_leaf(unsigned long hmm_pfn, unsigned int page)
@@ -495,12 +524,15 @@ static bool hmm_pfn_is_leaf(unsigned long hmm_pfn, unsigned int page)
 	       IS_ALIGNED((hmm_pfn & ~HMM_PFN_FLAGS) - page, LEAF_PAGES);
 }
 
-static void leaf_fill(struct mm_mirror_leaf *leaf, const struct leaf_span *span,
-		      const unsigned long *hmm_pfns, unsigned int base_page)
+/* Returns how many pages have got a translation, or a better one. */
+static unsigned int leaf_fill(struct mm_mirror_leaf *leaf,
+			      const struct leaf_span *span,
+			      const unsigned long *hmm_pfns,
+			      unsigned int base_page)
 {
 	unsigned long pfn = (hmm_pfns[0] & ~HMM_PFN_FLAGS) - base_page;
 	bool is_huge = span->stride != 1;
-	unsigned int i;
+	unsigned int i, changed = 0;
 
 	for (i = 0; i < span->nr; i++) {
 		unsigned long hmm_pfn = hmm_pfns[is_huge ? 0 : i];
@@ -508,10 +540,11 @@ static void leaf_fill(struct mm_mirror_leaf *leaf, const struct leaf_span *span,
 		if (!is_huge)
 			pfn = hmm_pfn & ~HMM_PFN_FLAGS;
 		if (hmm_pfn & HMM_PFN_VALID)
-			word_install(leaf, span_word(span, i), pfn,
-				     span_word_pages(span),
-				     hmm_pfn & HMM_PFN_WRITE);
+			changed += word_install(leaf, span_word(span, i), pfn,
+						span_word_pages(span),
+						hmm_pfn & HMM_PFN_WRITE);
 	}
+	return is_huge && changed ? LEAF_PAGES : changed;
 }
 
 static atomic64_t *table_alloc(void)
@@ -538,6 +571,7 @@ static struct leaf_huge *huge_alloc(void)
  * @hmm_pfns: what it saw; words without HMM_PFN_VALID are skipped
  * @start: address of the first page
  * @nr: pages, all in @leaf
+ * @installed: where to add the pages for which that was news
  *
  * The check under the lock is what closes the race with an invalidation: one that
  * began after @seq has either set the leaf's sequence, and this fails, or will come
@@ -549,7 +583,7 @@ static struct leaf_huge *huge_alloc(void)
  */
 int leaf_install(struct mm_mirror_leaf *leaf, unsigned long seq,
 		 const unsigned long *hmm_pfns, unsigned long start,
-		 unsigned int nr)
+		 unsigned int nr, unsigned int *installed)
 {
 	unsigned int page = leaf_page(start);
 	bool want_huge = (hmm_pfns[0] & HMM_PFN_VALID) &&
@@ -587,7 +621,7 @@ int leaf_install(struct mm_mirror_leaf *leaf, unsigned long seq,
 	if (ret)
 		goto out_unlock;
 	span = leaf_span(leaf, page, page + nr - 1);
-	leaf_fill(leaf, &span, hmm_pfns, want_huge ? page : 0);
+	*installed += leaf_fill(leaf, &span, hmm_pfns, want_huge ? page : 0);
 out_unlock:
 	spin_unlock(&leaf->lock);
 	free_page((unsigned long)table);

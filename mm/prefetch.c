@@ -80,6 +80,16 @@ void mm_mirror_prefetches_init(struct mm_mirror_prefetches *owner)
 }
 EXPORT_SYMBOL_GPL(mm_mirror_prefetches_init);
 
+static void prefetch_free(struct mm_mirror_prefetch *prefetch)
+{
+	unsigned int i;
+
+	for (i = 0; i < prefetch->nr; i++)
+		mm_mirror_count_put(prefetch->ranges[i].count);
+	mm_mirror_put(prefetch->mirror);
+	kvfree(prefetch);
+}
+
 /**
  * mm_mirror_prefetch_put - forget a prefetch, which goes on
  * @prefetch: the prefetch; not used by the caller after this
@@ -88,10 +98,8 @@ EXPORT_SYMBOL_GPL(mm_mirror_prefetches_init);
  */
 void mm_mirror_prefetch_put(struct mm_mirror_prefetch *prefetch)
 {
-	if (!refcount_dec_and_test(&prefetch->refs))
-		return;
-	mm_mirror_put(prefetch->mirror);
-	kvfree(prefetch);
+	if (refcount_dec_and_test(&prefetch->refs))
+		prefetch_free(prefetch);
 }
 EXPORT_SYMBOL_GPL(mm_mirror_prefetch_put);
 
@@ -180,6 +188,7 @@ static unsigned int prefetch_take(struct mm_mirror_prefetch *prefetch,
 		if (rest)
 			step[nr++] = (struct mm_mirror_range) {
 				.start = start, .length = bytes, .need = bytes,
+				.count = range->count,
 			};
 		if (bytes < rest) {
 			prefetch->offset += bytes;
@@ -256,6 +265,9 @@ prefetch_alloc(struct mm_mirror *mirror, const struct mm_mirror_range *ranges,
 	prefetch->how = kind_how[kind];
 	prefetch->nr = nr;
 	memcpy(prefetch->ranges, ranges, nr * sizeof(*ranges));
+	/* the ranges outlive what the client has them for */
+	while (nr--)
+		mm_mirror_count_ref(ranges[nr].count);
 	return prefetch;
 }
 
@@ -320,8 +332,7 @@ mm_mirror_prefetch(struct mm_mirror_prefetches *owner, struct mm_mirror *mirror,
 	return prefetch;
 
 err_free_prefetch:
-	mm_mirror_put(prefetch->mirror);
-	kvfree(prefetch);
+	prefetch_free(prefetch);
 	return ERR_PTR(err);
 }
 EXPORT_SYMBOL_GPL(mm_mirror_prefetch);

@@ -28,9 +28,28 @@
 #include <linux/types.h>
 
 struct mm_mirror;
+struct mm_mirror_count;
 struct mm_mirror_fault;
 struct mm_mirror_prefetch;
 struct mm_mirror_subscription;
+
+/**
+ * enum mm_mirror_counter - what is counted of a range, see mm/count.c
+ * @MM_MIRROR_FAULTED: pages that faults have got for accesses
+ * @MM_MIRROR_INVALIDATED: pages whose translation was taken away
+ * @MM_MIRROR_PREFETCHED: pages that were got before there was an access
+ * @MM_MIRROR_WAITED: page faults that may have waited, for a disk or a handler
+ * @MM_MIRROR_FAILED: faults for what cannot be had
+ * @MM_MIRROR_COUNTERS: how many there are
+ */
+enum mm_mirror_counter {
+	MM_MIRROR_FAULTED,
+	MM_MIRROR_INVALIDATED,
+	MM_MIRROR_PREFETCHED,
+	MM_MIRROR_WAITED,
+	MM_MIRROR_FAILED,
+	MM_MIRROR_COUNTERS,
+};
 
 /**
  * struct mm_mirror_range - one piece of memory that an access is about to use
@@ -38,11 +57,13 @@ struct mm_mirror_subscription;
  * @length: bytes that will be used soon; what lies beyond @need is faulted only
  *	as far as that takes no waiting, and cannot fail
  * @need: bytes at @start without which the access cannot go on, <= @length
+ * @count: where to count it, or NULL; the fault takes a reference
  */
 struct mm_mirror_range {
-	unsigned long	start;
-	size_t		length;
-	size_t		need;
+	unsigned long		start;
+	size_t			length;
+	size_t			need;
+	struct mm_mirror_count	*count;
 };
 
 /* Most ranges that one fault takes; the largest work request of rxe has 32. */
@@ -214,6 +235,17 @@ void mm_mirror_unsubscribe(struct mm_mirror_subscription *sub);
 int mm_mirror_establish(struct mm_mirror_subscription *sub, unsigned long addr,
 			bool write, struct mm_mirror_hold *hold);
 
+struct mm_mirror_count *mm_mirror_count_total(void);
+struct mm_mirror_count *mm_mirror_count_begin(struct mm_mirror *mirror,
+					      unsigned long start,
+					      unsigned long last,
+					      struct mm_mirror_count *total);
+void mm_mirror_count_end(struct mm_mirror_count *count);
+struct mm_mirror_count *mm_mirror_count_ref(struct mm_mirror_count *count);
+void mm_mirror_count_put(struct mm_mirror_count *count);
+u64 mm_mirror_count_read(const struct mm_mirror_count *count,
+			 enum mm_mirror_counter counter);
+
 #ifdef CONFIG_MM_MIRROR_DEBUG
 void mm_mirror_delay_park(void);
 #else
@@ -361,6 +393,38 @@ static inline int mm_mirror_establish(struct mm_mirror_subscription *sub,
 				      struct mm_mirror_hold *hold)
 {
 	return -EOPNOTSUPP;
+}
+
+static inline struct mm_mirror_count *mm_mirror_count_total(void)
+{
+	return NULL;
+}
+
+static inline struct mm_mirror_count *
+mm_mirror_count_begin(struct mm_mirror *mirror, unsigned long start,
+		      unsigned long last, struct mm_mirror_count *total)
+{
+	return NULL;
+}
+
+static inline void mm_mirror_count_end(struct mm_mirror_count *count)
+{
+}
+
+static inline struct mm_mirror_count *
+mm_mirror_count_ref(struct mm_mirror_count *count)
+{
+	return count;
+}
+
+static inline void mm_mirror_count_put(struct mm_mirror_count *count)
+{
+}
+
+static inline u64 mm_mirror_count_read(const struct mm_mirror_count *count,
+				       enum mm_mirror_counter counter)
+{
+	return 0;
 }
 
 static inline void mm_mirror_delay_park(void)

@@ -59,6 +59,15 @@ PROTOTYPE(mm_mirror_unsubscribe, void (struct mm_mirror_subscription *));
 PROTOTYPE(mm_mirror_establish,
 	  int (struct mm_mirror_subscription *, unsigned long, bool,
 	       struct mm_mirror_hold *));
+PROTOTYPE(mm_mirror_count_total, struct mm_mirror_count *(void));
+PROTOTYPE(mm_mirror_count_begin,
+	  struct mm_mirror_count *(struct mm_mirror *, unsigned long, unsigned long,
+				   struct mm_mirror_count *));
+PROTOTYPE(mm_mirror_count_end, void (struct mm_mirror_count *));
+PROTOTYPE(mm_mirror_count_ref, struct mm_mirror_count *(struct mm_mirror_count *));
+PROTOTYPE(mm_mirror_count_put, void (struct mm_mirror_count *));
+PROTOTYPE(mm_mirror_count_read,
+	  u64 (const struct mm_mirror_count *, enum mm_mirror_counter));
 PROTOTYPE(mm_mirror_delay_park, void (void));
 
 struct caller {
@@ -170,6 +179,25 @@ int caller_wait(struct caller *caller, const struct mm_mirror_range *range)
 	if (!err)
 		caller_works_on(caller);
 	return err;
+}
+
+/* ---- counts ---- */
+
+int caller_count(struct caller *caller, struct mm_mirror_range *range);
+int caller_count(struct caller *caller, struct mm_mirror_range *range)
+{
+	struct mm_mirror_count *total = mm_mirror_count_total();
+
+	range->count = mm_mirror_count_begin(caller->mirror, range->start,
+					     range->start + range->length - 1, total);
+	if (range->count) {
+		caller_works_on(caller);
+		mm_mirror_count_end(range->count);
+	}
+	caller->start = mm_mirror_count_read(mm_mirror_count_ref(total), MM_MIRROR_FAULTED);
+	mm_mirror_count_put(total);
+	mm_mirror_count_put(total);
+	return 0;
 }
 
 /* ---- a table of its own ---- */

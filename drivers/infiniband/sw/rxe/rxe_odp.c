@@ -128,11 +128,13 @@ static bool odp_range_is_implicit(u64 start, u64 length, u64 iova)
  * Context: process context; may sleep. rxe_odp_mr_exit() undoes it.
  *
  * Return: 0; -EINVAL, -EFAULT for the range; errors of
- * rxe_odp_implicit_check() and mm_mirror_get().
+ * rxe_odp_implicit_check() and mm_mirror_get(); -ENOMEM.
  */
 int rxe_odp_mr_init(struct rxe_mr *mr, u64 start, u64 length, u64 iova,
 		    int access, struct ib_udata *udata)
 {
+	struct rxe_dev *rxe = to_rdev(mr->ibmr.device);
+	struct mm_mirror_count *count;
 	struct mm_mirror *mirror;
 	int err;
 
@@ -148,10 +150,19 @@ int rxe_odp_mr_init(struct rxe_mr *mr, u64 start, u64 length, u64 iova,
 	if (IS_ERR(mirror))
 		return PTR_ERR(mirror);
 
+	/* pages are mapped without a tag; GUP takes it off too */
+	start = untagged_addr(start);
+	count = mm_mirror_count_begin(mirror, start, start + length - 1,
+				      rxe->odp_count);
+	if (!count) {
+		mm_mirror_put(mirror);
+		return -ENOMEM;
+	}
+
 	mr->odp.mirror = mirror;
 	mm_mirror_prefetches_init(&mr->odp.prefetches);
-	/* pages are mapped without a tag; GUP takes it off too */
-	mr->odp.start = untagged_addr(start);
+	mr->odp.count = count;
+	mr->odp.start = start;
 	/* the core sets these too, but after the MR has become visible */
 	mr->ibmr.iova = iova;
 	mr->ibmr.length = length;
@@ -204,6 +215,7 @@ void rxe_odp_mr_exit(struct rxe_mr *mr)
 		return;
 	/* nobody can begin one any more: that takes a reference on the MR */
 	mm_mirror_prefetch_cancel(&mr->odp.prefetches, mr->odp.mirror);
+	mm_mirror_count_end(mr->odp.count);
 	mm_mirror_put(mr->odp.mirror);
 }
 

@@ -18,9 +18,12 @@
 #include <rdma/ib_user_ioctl_verbs.h>
 
 struct ib_device_attr;
+struct ib_mr;
 struct ib_pd;
 struct ib_sge;
 struct ib_udata;
+struct mm_mirror_count;
+struct rxe_dev;
 struct rxe_dma_info;
 struct rxe_mr;
 struct rxe_pkt_info;
@@ -28,6 +31,7 @@ struct rxe_qp;
 struct rxe_send_wqe;
 struct rxe_task;
 struct rxe_ucontext;
+struct sk_buff;
 struct sk_buff_head;
 struct uverbs_attr_bundle;
 
@@ -86,11 +90,13 @@ struct rxe_odp_qp {
  * @mirror: a handle, or NULL if the MR is not on-demand
  * @start: address that corresponds to the MR's iova
  * @prefetches: for it, and how many pages they have brought
+ * @count: what became of its pages
  */
 struct rxe_odp_mr {
 	struct mm_mirror	*mirror;
 	unsigned long		start;
 	struct mm_mirror_prefetches prefetches;
+	struct mm_mirror_count	*count;
 };
 
 /**
@@ -107,6 +113,13 @@ struct rxe_odp_ucontext {
 
 void rxe_odp_init_caps(struct ib_device_attr *attr);
 void rxe_odp_query_caps(struct ib_device_attr *attr);
+
+/* counters */
+int rxe_odp_dev_init(struct rxe_dev *rxe);
+void rxe_odp_dev_exit(struct rxe_dev *rxe);
+void rxe_odp_get_hw_stats(struct rxe_dev *rxe, u64 *value);
+int rxe_odp_fill_stat_mr(struct sk_buff *msg, struct ib_mr *ibmr);
+int rxe_odp_fill_res_mr(struct sk_buff *msg, struct ib_mr *ibmr);
 
 /* memory regions */
 void rxe_odp_ucontext_init(struct rxe_ucontext *uc);

@@ -65,7 +65,7 @@ MODULE_PARM_DESC(implicit_mr,
  * rxe_odp_implicit_check - may an implicit MR have these rights now?
  * @access: IB_ACCESS_*
  *
- * FLUSH of a whole address space would never end.
+ * FLUSH of all of it would be an error: an address space has holes.
  *
  * Context: any.
  *

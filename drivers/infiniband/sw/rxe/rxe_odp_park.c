@@ -180,6 +180,7 @@ static int park_rdma(struct rxe_qp *qp, struct rxe_pkt_info *pkt,
 			.start = rxe_odp_addr(mr, iova),
 			.length = rxe_odp_clamp(mr, iova, length),
 			.need = need,
+			.count = mr->odp.count,
 		},
 	};
 	int err = rxe_odp_slot_wait(&qp->odp.recv, &want);
@@ -352,8 +353,18 @@ static void want_add(struct rxe_odp_want *want, struct rxe_mr *mr, u64 iova,
 		want->mr = mr;
 	}
 	if (want->mr->odp.mirror == mr->odp.mirror &&
-	    want->nr < ARRAY_SIZE(want->range))
+	    want->nr < ARRAY_SIZE(want->range)) {
+		/* the MR may go as soon as the caller lets it */
+		range->count = mm_mirror_count_ref(mr->odp.count);
 		want->range[want->nr++] = *range;
+	}
+}
+
+static void want_put(struct rxe_odp_want *want)
+{
+	while (want->nr--)
+		mm_mirror_count_put(want->range[want->nr].count);
+	rxe_put(want->mr);
 }
 
 /*
@@ -400,7 +411,7 @@ static int slot_wait_dma(struct rxe_odp_slot *slot, int access,
 	if (!want.mr)
 		return rxe_odp_slot_retry(slot);
 	err = rxe_odp_slot_wait(slot, &want);
-	rxe_put(want.mr);
+	want_put(&want);
 	return err;
 }
 

@@ -86,6 +86,7 @@ static int advised_get(struct advised *item, struct mm_mirror_range *range,
 	range->start = rxe_odp_addr(mr, sge->addr);
 	range->length = sge->length;
 	range->need = 0;
+	range->count = mr->odp.count;
 	return 0;
 }
 
