@@ -213,6 +213,14 @@ static void refused(struct t_region *r, enum ibv_wr_opcode opcode, u64 raddr, u3
 	t_pair_reconnect(&r->pair);
 }
 
+static void refused_by(struct t_region *r, u32 rkey, u64 raddr, u32 len)
+{
+	t_expect(raw(r, IBV_WR_RDMA_WRITE, raddr, rkey, len), IBV_WC_REM_ACCESS_ERR,
+		 "WRITE of %u bytes at %#llx by the key of a window", len,
+		 (unsigned long long)raddr);
+	t_pair_reconnect(&r->pair);
+}
+
 /* As a peer may choose them: each is an error, and nothing is left of it. */
 static void nothing_there(const void *arg)
 {
@@ -418,6 +426,68 @@ static void nearly_implicit(const void *arg)
 		"with the right to FLUSH: %s", strerror(errno));
 }
 
+/* ---- windows ---- */
+
+static void bind(struct t_region *r, struct ibv_mw *mw, u64 addr, u64 len,
+		 enum ibv_wc_status want)
+{
+	struct ibv_mw_bind bind = {
+		.send_flags = IBV_SEND_SIGNALED,
+		.bind_info = {
+			.mr = r->buf.mr, .addr = addr, .length = len,
+			.mw_access_flags = IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ,
+		},
+	};
+	int err = ibv_bind_mw(r->pair.b.qp, mw, &bind);
+
+	t_check(!err, "ibv_bind_mw: %s", strerror(err));
+	t_expect(t_wait(&r->pair.b, NULL), want, "bind of %#llx + %#llx",
+		 (unsigned long long)addr, (unsigned long long)len);
+}
+
+/* All of the process is in the region, and a page of it in the window. */
+static void windows(const void *arg)
+{
+	struct t_region r;
+	struct ibv_mw *mw;
+	u64 page;
+	u32 key;
+	u8 *p;
+
+	(void)arg;
+	p = anonymous(3 * T_PAGE);
+	open_all(&r, T_REMOTE | IBV_ACCESS_MW_BIND);
+	mw = ibv_alloc_mw(r.pair.dev.pd, IBV_MW_TYPE_1);
+	t_check(mw, "ibv_alloc_mw: %s", strerror(errno));
+	page = (uintptr_t)p + T_PAGE;
+	bind(&r, mw, page, T_PAGE, IBV_WC_SUCCESS);
+	/* the library gives it another one with each bind */
+	key = mw->rkey;
+	t_fill(p, 3 * T_PAGE, 20);
+	t_fill(r.scratch.p, T_PAGE, 21);
+	t_expect(raw(&r, IBV_WR_RDMA_WRITE, page, key, T_PAGE), IBV_WC_SUCCESS,
+		 "WRITE into the window");
+	t_check(t_matches(p + T_PAGE, T_PAGE, 21), "WRITE into the window: wrong bytes");
+	t_fill(p, 3 * T_PAGE, 20);
+	t_fill(r.scratch.p, 2 * T_PAGE, 22);
+
+	refused_by(&r, key, page - 1, 2);
+	refused_by(&r, key, page + T_PAGE - 1, 2);
+	refused_by(&r, key, page + T_PAGE, 64);
+	refused_by(&r, key, page - T_PAGE, 64);
+	refused_by(&r, key, page, 2 * T_PAGE);
+	refused_by(&r, key, 0, 64);
+	refused_by(&r, key, -64UL, 64);
+	t_check(t_matches(p, 3 * T_PAGE, 20), "something was written");
+
+	/* a window that goes around would be of everything */
+	bind(&r, mw, -T_PAGE, 2 * T_PAGE, IBV_WC_MW_BIND_ERR);
+	t_pair_reconnect(&r.pair);
+	refused_by(&r, key, (uintptr_t)p, 64);
+	refused_by(&r, mw->rkey, (uintptr_t)p, 64);
+	t_check(t_matches(p, 3 * T_PAGE, 20), "something was written");
+}
+
 /* ---- its end ---- */
 
 static void ends_while_a_page_is_awaited(const void *arg)
@@ -589,6 +659,7 @@ static const struct t_case cases[] = {
 	{ "nothing of another process", T_ODP, another_process, NULL },
 	{ "the rights of the region", T_ODP, rights_of_the_region, NULL },
 	{ "other ranges are not implicit", T_ODP, nearly_implicit, NULL },
+	{ "a memory window on it", T_ODP, windows, NULL },
 	{ "dereg while a page is awaited", T_ODP, ends_while_a_page_is_awaited, NULL },
 	{ "the switch: off", T_ODP, switch_off, NULL },
 	{ "the switch: local", T_ODP, switch_local, NULL },
