@@ -1052,12 +1052,6 @@ int mm_mirror_fault_status(struct mm_mirror_fault *fault)
 }
 EXPORT_SYMBOL_GPL(mm_mirror_fault_status);
 
-/* Pages it has installed, once it is done. */
-unsigned int fault_installed(const struct mm_mirror_fault *fault)
-{
-	return fault->tally.pages;
-}
-
 /* Returns true if the fault was waiting for its turn, which it gives up. */
 static bool fault_unqueue(struct mm_mirror_fault *fault)
 {

@@ -216,7 +216,6 @@ struct mm_mirror_fault *fault_submit(struct mm_mirror *mirror,
 				     const struct mm_mirror_range *ranges,
 				     unsigned int nr, unsigned int how,
 				     mm_mirror_done_fn done, void *data);
-unsigned int fault_installed(const struct mm_mirror_fault *fault);
 void fault_turns(struct mm_mirror *mirror, unsigned int *running,
 		 unsigned int *queued);
 

@@ -35,9 +35,8 @@
  * struct mm_mirror_prefetch - see mm_mirror_prefetch()
  * @mirror: a handle
  * @refs: see above
- * @node: on @owner's list until done or cancelled; under mirror->prefetch_lock
- * @owner: valid while on its list
- * @cancelled: it has been taken off; under mirror->prefetch_lock
+ * @node: on its owner's list until done or cancelled; under mirror->prefetch_lock
+ * @cancelled: it has been taken off; written under mirror->prefetch_lock
  * @how: FAULT_HOW_*
  * @work: takes the next step, on fault_wq; what follows is the worker's
  * @fault: the step at work, or NULL
@@ -53,7 +52,6 @@ struct mm_mirror_prefetch {
 	struct mm_mirror		*mirror;
 	refcount_t			refs;
 	struct list_head		node;
-	struct mm_mirror_prefetches	*owner;
 	bool				cancelled;
 	unsigned int			how;
 	struct work_struct		work;
@@ -76,7 +74,6 @@ struct mm_mirror_prefetch {
 void mm_mirror_prefetches_init(struct mm_mirror_prefetches *owner)
 {
 	INIT_LIST_HEAD(&owner->list);
-	owner->pages = 0;
 }
 EXPORT_SYMBOL_GPL(mm_mirror_prefetches_init);
 
@@ -133,39 +130,19 @@ static void prefetch_finish(struct mm_mirror_prefetch *prefetch, int status)
 	mm_mirror_prefetch_put(prefetch);
 }
 
-/* Count what the last step got. Returns false if nobody wants another one. */
-static bool prefetch_account(struct mm_mirror_prefetch *prefetch,
-			     unsigned int pages)
-{
-	struct mm_mirror *mirror = prefetch->mirror;
-	bool wanted;
-
-	spin_lock(&mirror->prefetch_lock);
-	wanted = !prefetch->cancelled;
-	if (wanted)
-		WRITE_ONCE(prefetch->owner->pages,
-			   prefetch->owner->pages + pages);
-	spin_unlock(&mirror->prefetch_lock);
-	return wanted;
-}
-
-/* Returns the pages that the step at work has brought, if it has ended. */
-static unsigned int prefetch_end_step(struct mm_mirror_prefetch *prefetch)
+/* The step at work has ended, or nobody wants it any more. */
+static void prefetch_end_step(struct mm_mirror_prefetch *prefetch)
 {
 	struct mm_mirror_fault *fault = prefetch->fault;
-	unsigned int pages = 0;
 	int status;
 
 	if (!fault)
-		return 0;
+		return;
 	status = mm_mirror_fault_status(fault);
-	if (status != -EINPROGRESS) {
-		pages = fault_installed(fault);
+	if (status != -EINPROGRESS)
 		prefetch->status = prefetch->status ?: status;
-	}
 	prefetch->fault = NULL;
 	mm_mirror_fault_put(fault);
-	return pages;
 }
 
 /* Takes the next step's ranges off the list. Returns how many. */
@@ -222,12 +199,12 @@ static void prefetch_work(struct work_struct *work)
 {
 	struct mm_mirror_prefetch *prefetch =
 		container_of(work, struct mm_mirror_prefetch, work);
-	unsigned int pages = prefetch_end_step(prefetch);
-	int err = 0;
+	int err;
 
+	prefetch_end_step(prefetch);
 	if (prefetch->finished)
 		goto out_put;
-	if (!prefetch_account(prefetch, pages))
+	if (READ_ONCE(prefetch->cancelled))
 		err = -ECANCELED;
 	else if (prefetch->status && prefetch->status != -EFAULT)
 		err = prefetch->status;
@@ -283,7 +260,6 @@ static int prefetch_start(struct mm_mirror_prefetch *prefetch,
 		err = -EAGAIN;
 	} else {
 		mirror->prefetch_ranges += prefetch->nr;
-		prefetch->owner = owner;
 		list_add_tail(&prefetch->node, &owner->list);
 		prefetch_kick(prefetch);
 	}
@@ -376,7 +352,7 @@ void mm_mirror_prefetch_cancel(struct mm_mirror_prefetches *owner,
 	spin_lock(&mirror->prefetch_lock);
 	list_for_each_entry_safe(prefetch, next, &owner->list, node) {
 		list_del_init(&prefetch->node);
-		prefetch->cancelled = true;
+		WRITE_ONCE(prefetch->cancelled, true);
 		prefetch_kick(prefetch);
 	}
 	spin_unlock(&mirror->prefetch_lock);

@@ -94,12 +94,9 @@ enum mm_mirror_prefetch_kind {
 /**
  * struct mm_mirror_prefetches - what is prefetched for an object; part of that
  * @list: the prefetches that are not done
- * @pages: that have been prefetched for it so far; to be read by the client, with
- *	READ_ONCE()
  */
 struct mm_mirror_prefetches {
 	struct list_head	list;
-	unsigned long		pages;
 };
 
 typedef void (*mm_mirror_done_fn)(struct mm_mirror_fault *fault, void *data);

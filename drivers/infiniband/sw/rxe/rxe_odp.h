@@ -89,7 +89,7 @@ struct rxe_odp_qp {
  * struct rxe_odp_mr - an on-demand MR's part
  * @mirror: a handle, or NULL if the MR is not on-demand
  * @start: address that corresponds to the MR's iova
- * @prefetches: for it, and how many pages they have brought
+ * @prefetches: what is prefetched for it
  * @count: what became of its pages
  */
 struct rxe_odp_mr {
