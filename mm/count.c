@@ -114,15 +114,15 @@ unsigned long count_clip(const struct mm_mirror_count *count,
 
 /* ---- invalidations ---- */
 
-static void count_unwalk(struct mm_mirror_count *count)
+/* Whoever was at the count goes on. True if it is to be put, without the lock. */
+static bool count_unwalk(struct mm_mirror *mirror, struct mm_mirror_count *count)
 {
-	struct mm_mirror *mirror = count->mirror;
+	lockdep_assert_held(&mirror->count_lock);
 
-	if (!refcount_dec_and_lock(&count->walkers, &mirror->count_lock))
-		return;
+	if (!refcount_dec_and_test(&count->walkers))
+		return false;
 	interval_tree_remove(&count->node, &mirror->counts);
-	spin_unlock(&mirror->count_lock);
-	mm_mirror_count_put(count);
+	return true;
 }
 
 /* The next count of [@start, @last] after @count, or the first after NULL. */
@@ -132,6 +132,7 @@ static struct mm_mirror_count *count_next(struct mm_mirror *mirror,
 {
 	struct mm_mirror_count *next = NULL;
 	struct interval_tree_node *node;
+	bool last_one;
 
 	spin_lock(&mirror->count_lock);
 	node = count ? interval_tree_iter_next(&count->node, start, last) :
@@ -141,9 +142,10 @@ static struct mm_mirror_count *count_next(struct mm_mirror *mirror,
 		/* in the tree, so not 0 */
 		refcount_inc(&next->walkers);
 	}
+	last_one = count && count_unwalk(mirror, count);
 	spin_unlock(&mirror->count_lock);
-	if (count)
-		count_unwalk(count);
+	if (last_one)
+		mm_mirror_count_put(count);
 	return next;
 }
 
@@ -244,7 +246,14 @@ EXPORT_SYMBOL_GPL(mm_mirror_count_begin);
  */
 void mm_mirror_count_end(struct mm_mirror_count *count)
 {
-	count_unwalk(count);
+	struct mm_mirror *mirror = count->mirror;
+	bool last_one;
+
+	spin_lock(&mirror->count_lock);
+	last_one = count_unwalk(mirror, count);
+	spin_unlock(&mirror->count_lock);
+	if (last_one)
+		mm_mirror_count_put(count);
 }
 EXPORT_SYMBOL_GPL(mm_mirror_count_end);
 

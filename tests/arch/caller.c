@@ -74,6 +74,7 @@ struct caller {
 	struct mm_mirror		*mirror;
 	struct mm_mirror_subscription	sub;
 	struct mm_mirror_fault		*fault;
+	struct mm_mirror_prefetches	prefetches;
 	unsigned long			start;
 	unsigned long			last;
 	enum mmu_notifier_event		why;
@@ -254,4 +255,30 @@ int caller_map(struct caller *caller)
 	mm_mirror_drop(&hold);
 	caller_works_on(caller);
 	return 0;
+}
+
+/* ---- prefetches ---- */
+
+int caller_advise(struct caller *caller, const struct mm_mirror_range *ranges,
+		  unsigned int nr);
+int caller_advise(struct caller *caller, const struct mm_mirror_range *ranges,
+		  unsigned int nr)
+{
+	struct mm_mirror_prefetch *prefetch;
+	int err;
+
+	mm_mirror_prefetches_init(&caller->prefetches);
+	prefetch = mm_mirror_prefetch(&caller->prefetches, caller->mirror, ranges,
+				      nr, MM_MIRROR_PREFETCH_WRITE);
+	if (IS_ERR(prefetch))
+		return PTR_ERR(prefetch);
+	err = mm_mirror_prefetch_wait(prefetch);
+	mm_mirror_prefetch_put(prefetch);
+	return err;
+}
+
+void caller_unadvise(struct caller *caller);
+void caller_unadvise(struct caller *caller)
+{
+	mm_mirror_prefetch_cancel(&caller->prefetches, caller->mirror);
 }
