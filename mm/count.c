@@ -26,6 +26,12 @@
 
 #include "internal.h"
 
+/*
+ * Most counts that an invalidation of a leaf goes over: it may be under locks of
+ * the mm, and a process may have as many regions in one place as it likes.
+ */
+#define COUNTS_MAX	1024
+
 /**
  * struct mm_mirror_count - see mm_mirror_count_begin()
  * @mirror: whose tree it is in, or NULL; no handle: the client has one until
@@ -169,7 +175,7 @@ bool counts_any(const struct mm_mirror *mirror)
 }
 
 /**
- * counts_invalidated - count translations that are gone
+ * counts_invalidated - count translations that are gone, for COUNTS_MAX at most
  * @mirror: the mirror
  * @start: first address, of one leaf
  * @last: last address, of the same
@@ -181,10 +187,13 @@ void counts_invalidated(struct mm_mirror *mirror, unsigned long start,
 			unsigned long last, const unsigned long *gone)
 {
 	struct mm_mirror_count *count = NULL;
+	unsigned int left = COUNTS_MAX;
 
-	while ((count = count_next(mirror, count, start, last)))
+	while (left-- && (count = count_next(mirror, count, start, last)))
 		count_note(count, MM_MIRROR_INVALIDATED,
 			   count_gone(count, start, last, gone));
+	if (count)
+		mm_mirror_count_end(count);
 }
 
 /* ---- for clients ---- */

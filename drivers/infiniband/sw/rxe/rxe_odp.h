@@ -57,6 +57,20 @@ struct rxe_odp_slot {
 };
 
 /**
+ * struct rxe_odp_flush - how far a FLUSH has come
+ * @psn: of the request
+ * @iova: the first address that it asks for
+ * @length: how many bytes; 0 if there is none
+ * @done: bytes of them that have been flushed
+ */
+struct rxe_odp_flush {
+	u32	psn;
+	u64	iova;
+	u64	length;
+	u64	done;
+};
+
+/**
  * struct rxe_odp_qp - a queue pair's part
  * @lock: protects @dead and the slots' fault pointers; innermost but for the
  *	fault's own
@@ -67,6 +81,7 @@ struct rxe_odp_slot {
  * @rnr_nak: and is just being told to wait
  * @target_psn: of the READ whose target the requester has looked after
  * @target_done: how much of it
+ * @flush: the FLUSH that the responder is parked with
  * @recv: the responder's; run by recv_task
  * @req: the requester's; run by send_task
  * @comp: the completer's; run by send_task
@@ -80,6 +95,7 @@ struct rxe_odp_qp {
 	bool			rnr_nak;
 	u32			target_psn;
 	u32			target_done;
+	struct rxe_odp_flush	flush;
 	struct rxe_odp_slot	recv;
 	struct rxe_odp_slot	req;
 	struct rxe_odp_slot	comp;

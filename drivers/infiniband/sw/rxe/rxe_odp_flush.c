@@ -7,7 +7,8 @@
  * pinned MR all of them have to be persistent memory.  That includes what was never
  * touched, so a hole in a file gets its blocks, as it would from pinning.
  *
- * Flushing twice is harmless: a flush that has to wait for a page begins anew.
+ * A FLUSH that has to wait for a page goes on from there: what it has flushed before
+ * stays flushed, and nothing of this queue pair comes in between.
  */
 
 #include <linux/ioport.h>
@@ -44,6 +45,48 @@ static int flush_piece(struct rxe_mr *mr, u64 iova, size_t bytes,
 	return err;
 }
 
+/* Is it the FLUSH that was parked?  Then it goes on, or else begins. */
+static void flush_resume(struct rxe_odp_flush *flush, u32 psn, u64 *iova,
+			 u64 *length)
+{
+	if (flush->psn != psn || flush->iova != *iova ||
+	    flush->length != *length)
+		*flush = (struct rxe_odp_flush) {
+			.psn = psn, .iova = *iova, .length = *length,
+		};
+	*iova += flush->done;
+	*length -= flush->done;
+}
+
+/* Nobody waits for the end of a FLUSH: who goes away makes it one. */
+static bool flush_may_go_on(const struct rxe_mr *mr, const struct rxe_qp *qp)
+{
+	return READ_ONCE(mr->state) == RXE_MR_STATE_VALID &&
+	       !READ_ONCE(qp->odp.dead);
+}
+
+static int flush_rest(struct rxe_mr *mr, u64 *iova, u64 *length,
+		      struct rxe_odp_slot *slot)
+{
+	struct rxe_odp_flush *flush = &slot->qp->odp.flush;
+	size_t bytes;
+	int err;
+
+	while (*length) {
+		if (!flush_may_go_on(mr, slot->qp))
+			return -ECANCELED;
+		bytes = rxe_odp_in_page(mr, *iova, *length);
+		err = flush_piece(mr, *iova, bytes, slot);
+		if (err)
+			return err;
+		*iova += bytes;
+		*length -= bytes;
+		flush->done += bytes;
+		cond_resched();
+	}
+	return 0;
+}
+
 /**
  * rxe_odp_mr_flush - make a part of an on-demand MR persistent
  * @mr: the MR
@@ -52,26 +95,19 @@ static int flush_piece(struct rxe_mr *mr, u64 iova, size_t bytes,
  * @slot: the responder's
  *
  * Context: the task of @slot; does not sleep for pages, but may for long be busy:
- * ends when the queue pair is being destroyed.
+ * ends when the queue pair is being destroyed, or the MR deregistered.
  *
  * Return: 0, -EAGAIN to park, another error if the memory cannot be flushed.
  */
 int rxe_odp_mr_flush(struct rxe_mr *mr, u64 *iova, u64 *length,
 		     struct rxe_odp_slot *slot)
 {
-	size_t bytes;
+	struct rxe_odp_flush *flush = &slot->qp->odp.flush;
 	int err;
 
-	while (*length) {
-		if (READ_ONCE(slot->qp->odp.dead))
-			return -ECANCELED;
-		bytes = rxe_odp_in_page(mr, *iova, *length);
-		err = flush_piece(mr, *iova, bytes, slot);
-		if (err)
-			return err;
-		*iova += bytes;
-		*length -= bytes;
-		cond_resched();
-	}
-	return 0;
+	flush_resume(flush, slot->qp->resp.psn, iova, length);
+	err = flush_rest(mr, iova, length, slot);
+	if (err != -EAGAIN)
+		*flush = (struct rxe_odp_flush) {};
+	return err;
 }

@@ -532,7 +532,7 @@ target_is_there(struct rxe_qp *qp, const struct rxe_dma_info *dma,
 
 	if (!target_misses(qp, dma, 0, length, 0, &want))
 		return true;
-	rxe_put(want.mr);
+	want_put(&want);
 	return false;
 }
 
@@ -554,7 +554,7 @@ target_piece(struct rxe_qp *qp, const struct rxe_dma_info *dma,
 		return 0;
 	if (!target_was_faulted(slot, &want))
 		err = rxe_odp_slot_wait(slot, &want);
-	rxe_put(want.mr);
+	want_put(&want);
 	return err;
 }
 

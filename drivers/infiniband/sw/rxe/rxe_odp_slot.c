@@ -273,6 +273,7 @@ void rxe_odp_qp_release(struct rxe_qp *qp)
 	qp->odp.kept_wqe = false;
 	qp->odp.slow = false;
 	qp->odp.rnr_nak = false;
+	qp->odp.flush = (struct rxe_odp_flush) {};
 }
 
 /*
