@@ -167,7 +167,8 @@ void t_sleep_ms(unsigned int ms)
 
 /*
  * A window is open for a moment after an access begins: @try something that many
- * milliseconds after it, until it says that it was inside. On a slow kernel also later.
+ * milliseconds after it, until it says that it was inside. Also later: the kernel may
+ * be slow, or the host busy.
  */
 void t_until_hit(bool (*try)(const void *arg, unsigned int start_ms), const void *arg)
 {
@@ -175,7 +176,7 @@ void t_until_hit(bool (*try)(const void *arg, unsigned int start_ms), const void
 	unsigned int later, tries = 0;
 	size_t i;
 
-	for (later = 1; later <= t_patience(1); later *= 2) {
+	for (later = 1; later <= 2 * t_patience(1); later *= 2) {
 		for (i = 0; i < T_ARRAY_SIZE(starts); i++, tries++) {
 			if (try(arg, starts[i] * later))
 				return;
