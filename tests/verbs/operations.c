@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <sys/mman.h>
 
 #include "t.h"
@@ -773,6 +774,88 @@ static void queue_pair_before_window(const void *arg)
 	t_check(!ibv_dealloc_mw(x.mw), "ibv_dealloc_mw");
 }
 
+static int mode_flag(void)
+{
+	return t_opts.odp ? IBV_ACCESS_ON_DEMAND : 0;
+}
+
+static void spin_us(unsigned int us)
+{
+	struct timespec now;
+	u64 end;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	end = now.tv_sec * 1000000ULL + now.tv_nsec / 1000 + us;
+	while (now.tv_sec * 1000000ULL + now.tv_nsec / 1000 < end)
+		clock_gettime(CLOCK_MONOTONIC, &now);
+}
+
+static struct ibv_mr *reg_for_windows(struct window *x)
+{
+	struct ibv_mr *mr = ibv_reg_mr(x->pair.dev.pd, x->buf.p, LEN, IBV_ACCESS_LOCAL_WRITE |
+				       IBV_ACCESS_MW_BIND | mode_flag());
+
+	t_check(mr, "ibv_reg_mr: %s", strerror(errno));
+	return mr;
+}
+
+/* Posts a bind, and takes the region away after so long. True if that came first. */
+static bool dereg_was_first(struct window *x, unsigned int us)
+{
+	struct ibv_mr *mr = reg_for_windows(x);
+	struct ibv_send_wr wr = {
+		.opcode = IBV_WR_BIND_MW, .send_flags = IBV_SEND_SIGNALED,
+		.bind_mw = {
+			.mw = x->mw, .rkey = ibv_inc_rkey(x->mw->rkey),
+			.bind_info = {
+				.mr = mr, .addr = (uintptr_t)x->buf.p, .length = LEN,
+				.mw_access_flags = IBV_ACCESS_REMOTE_WRITE,
+			},
+		},
+	}, *bad;
+	u32 lkey = mr->lkey;
+	int err;
+
+	t_check(!ibv_post_send(x->pair.b.qp, &wr, &bad), "posting the bind");
+	spin_us(us);
+	err = ibv_dereg_mr(mr);
+	if (!err) {
+		t_expect(t_wait(&x->pair.b, NULL), IBV_WC_MW_BIND_ERR,
+			 "bind to a region (%#x) that is gone", lkey);
+		window_again(x);
+		return true;
+	}
+	t_check(err == EINVAL, "ibv_dereg_mr: %s", strerror(err));
+	t_expect(t_wait(&x->pair.b, NULL), IBV_WC_SUCCESS, "bind to a region that stays");
+	x->mw->rkey = wr.bind_mw.rkey;
+	t_expect(invalidate(&x->pair.b, x->mw->rkey), IBV_WC_SUCCESS, "invalidation");
+	t_check(!ibv_dereg_mr(mr), "the region stays without a window");
+	return false;
+}
+
+/*
+ * Stock rxe looks whether a region has windows, and then takes it away: a window that
+ * was bound in between keeps it for 50 s, and is used after it was freed. The wait in
+ * between closes in on the moment at which both come first equally often.
+ */
+static void dereg_against_bind(const void *arg)
+{
+	unsigned int i, us = 0, first = 0;
+	struct window x;
+
+	open_window(&x, arg);
+	for (i = 0; i < 400; i++) {
+		if (dereg_was_first(&x, us)) {
+			first++;
+			us += 1 + us / 8;
+		} else {
+			us -= us / 8 + !!us;
+		}
+	}
+	t_diag("dereg came first in %u of %u rounds", first, i);
+	t_check(first && first < i, "there was no race");
+}
+
 /* A message that takes the window away, into memory that is not there. */
 static void send_with_invalidate(const void *arg)
 {
@@ -812,11 +895,6 @@ static void use(struct t_region *r, struct t_buf *b)
 	t_region_exchange(r, T_PAGE - 3, 2 * T_PAGE);
 	cool(&r->buf);
 	t_region_exchange(r, 0, LEN);
-}
-
-static int mode_flag(void)
-{
-	return t_opts.odp ? IBV_ACCESS_ON_DEMAND : 0;
 }
 
 /* What was pinned for reading only cannot be had for writing; on demand nothing was. */
@@ -984,6 +1062,7 @@ static const struct t_case cases[] = {
 	{ "unbinding a window of type 2", T_ALL, window_unbound, RC(TYPE_2) },
 	{ "a queue pair goes before its window of type 2", T_ODP | T_IMPLICIT,
 	  queue_pair_before_window, RC(TYPE_2) },
+	{ "dereg against bind", T_ODP, dereg_against_bind, RC(TYPE_2) },
 	{ "re-registration with other rights", T_ALL, rereg_rights, NULL },
 	{ "re-registration in another domain", T_BOTH, rereg_domain, NULL },
 	{ "re-registration of another translation is refused", T_BOTH, rereg_translation, NULL },
