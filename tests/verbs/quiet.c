@@ -156,7 +156,8 @@ static void costs_the_network_nothing(const void *arg)
 			pinned.n[i]);
 	t_check(!pinned.faults, "pinned memory was faulted");
 	t_check(odp.faults >= 2 * (long)mib, "the transfers were not cold");
-	t_check(odp.faults <= 8 * (long)mib, "%ld faults for %zu messages", odp.faults, mib);
+	/* of 512 pages; how many depends on how fast they come from swap */
+	t_check(odp.faults <= 32 * (long)mib, "%ld faults for %zu messages", odp.faults, mib);
 }
 
 /* ---- where they take seconds ---- */
