@@ -150,12 +150,24 @@ static void clear_soft_dirty(void)
 		strerror(errno));
 }
 
+static bool have_soft_dirty(void)
+{
+	u8 *p = small_pages();
+
+	p[0] = 1;
+	clear_soft_dirty();
+	p[0] = 2;
+	return t_pagemap(p) & SOFT_DIRTY;
+}
+
 static void soft_dirty(const void *arg)
 {
 	struct t_region r;
 	int i;
 
 	(void)arg;
+	if (!have_soft_dirty())
+		t_skip("this kernel has no soft-dirty bits");
 	t_region_open(&r, small_pages(), LEN);
 	t_region_exchange(&r, 0, LEN);
 	for (i = 0; i < 3; i++) {
