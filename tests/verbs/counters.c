@@ -7,12 +7,9 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <pthread.h>
-#include <rdma/ib_user_ioctl_cmds.h>
-#include <rdma/rdma_user_ioctl_cmds.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -272,13 +269,27 @@ static void what_cannot_be_had(const void *arg)
 		device_count("page_fault_errors") - errors);
 }
 
+/* Posts a WRITE to a page that is not there. Returns the address that has to be served. */
+static u64 write_that_waits(struct t_region *r, int uffd, size_t off)
+{
+	struct ibv_sge sge = t_sge(&r->scratch, 0, 64);
+	struct t_op op = {
+		.opcode = IBV_WR_RDMA_WRITE, .sge = &sge, .num_sge = 1,
+		.raddr = r->buf.iova + off, .rkey = r->buf.mr->rkey,
+	};
+	u64 address;
+
+	t_check(!t_post(&r->pair.a, &op, NULL), "post");
+	t_check(t_uffd_wait(uffd, PROMPT_MS, &address), "no fault comes");
+	return address;
+}
+
 static void what_has_to_wait(const void *arg)
 {
 	u8 *p = small_pages(LEN), page[T_PAGE];
 	int uffd = t_uffd_open();
-	struct ibv_sge sge;
 	struct t_region r;
-	u64 address, id;
+	u64 address;
 
 	(void)arg;
 	t_region_open(&r, p, LEN);
@@ -286,40 +297,11 @@ static void what_has_to_wait(const void *arg)
 	expect_count(r.buf.mr, "page_fault_waits", 0);
 	t_uffd_watch(uffd, p, LEN);
 	t_fill(page, T_PAGE, 3);
-	sge = t_sge(&r.scratch, 0, 64);
-	t_check(!t_post(&r.pair.a, &(struct t_op){
-			.opcode = IBV_WR_RDMA_WRITE, .sge = &sge, .num_sge = 1,
-			.raddr = r.buf.iova + T_PAGE, .rkey = r.buf.mr->rkey }, &id), "post");
-	t_check(t_uffd_wait(uffd, PROMPT_MS, &address), "no fault comes");
+	address = write_that_waits(&r, uffd, T_PAGE);
 	t_uffd_serve(uffd, address, page);
 	t_expect(t_wait(&r.pair.a, NULL), IBV_WC_SUCCESS, "WRITE of a page that was awaited");
 	t_check(mr_count(r.buf.mr, "page_fault_waits") >= 1, "it has not waited");
 	expect_count(r.buf.mr, "page_faults", 2);
-}
-
-/* ibv_advise_mr(), which Debian 12's librxe has not, by ioctl. */
-static int advise(struct ibv_pd *pd, u64 advice, struct ibv_sge *sge)
-{
-	struct {
-		struct ib_uverbs_ioctl_hdr hdr;
-		struct ib_uverbs_attr attrs[4];
-	} cmd = {
-		.hdr = {
-			.length = sizeof(cmd), .object_id = UVERBS_OBJECT_MR,
-			.method_id = UVERBS_METHOD_ADVISE_MR, .num_attrs = 4,
-			.driver_id = RDMA_DRIVER_RXE,
-		},
-		.attrs = {
-			{ UVERBS_ATTR_ADVISE_MR_PD_HANDLE, 0, 1, { { 0 } }, { pd->handle } },
-			{ UVERBS_ATTR_ADVISE_MR_ADVICE, 8, 1, { { 0 } }, { advice } },
-			{ UVERBS_ATTR_ADVISE_MR_FLAGS, 4, 1, { { 0 } },
-			  { IBV_ADVISE_MR_FLAG_FLUSH } },
-			{ UVERBS_ATTR_ADVISE_MR_SGE_LIST, sizeof(*sge), 1, { { 0 } },
-			  { (uintptr_t)sge } },
-		},
-	};
-
-	return ioctl(pd->context->cmd_fd, RDMA_VERBS_IOCTL, &cmd.hdr) ? errno : 0;
 }
 
 /* Each page once: as prefetched, or as faulted. */
@@ -333,7 +315,8 @@ static void prefetched(const void *arg)
 	t_region_open(&r, small_pages(LEN), LEN);
 	t_region_write(&r, 0, T_PAGE);
 	sge = t_sge(&r.buf, 0, 10 * T_PAGE);
-	err = advise(r.pair.dev.pd, IBV_ADVISE_MR_ADVICE_PREFETCH_WRITE, &sge);
+	err = ibv_advise_mr(r.pair.dev.pd, IBV_ADVISE_MR_ADVICE_PREFETCH_WRITE,
+			    IBV_ADVISE_MR_FLAG_FLUSH, &sge, 1);
 	t_check(!err, "ibv_advise_mr: %s", strerror(err));
 	expect_count(r.buf.mr, "page_prefetch", 9);
 	expect_count(r.buf.mr, "page_faults", 1);
@@ -446,18 +429,13 @@ static void region_goes_before_its_fault(const void *arg)
 {
 	u8 *p = small_pages(LEN), page[T_PAGE];
 	int uffd = t_uffd_open();
-	struct ibv_sge sge;
 	struct t_region r;
-	u64 address, id;
+	u64 address;
 
 	(void)arg;
 	t_region_open(&r, p, LEN);
 	t_uffd_watch(uffd, p, LEN);
-	sge = t_sge(&r.scratch, 0, 64);
-	t_check(!t_post(&r.pair.a, &(struct t_op){
-			.opcode = IBV_WR_RDMA_WRITE, .sge = &sge, .num_sge = 1,
-			.raddr = r.buf.iova, .rkey = r.buf.mr->rkey }, &id), "post");
-	t_check(t_uffd_wait(uffd, PROMPT_MS, &address), "no fault comes");
+	address = write_that_waits(&r, uffd, 0);
 	t_dereg(&r.buf);
 	t_fill(page, T_PAGE, 3);
 	t_uffd_serve(uffd, address, page);
@@ -509,5 +487,6 @@ static const struct t_case cases[] = {
 
 int main(int argc, char **argv)
 {
+	t_under_libunpin(argv);
 	return t_main(argc, argv, cases, T_ARRAY_SIZE(cases));
 }

@@ -7,7 +7,6 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
-#include <rdma/ib_user_verbs.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -585,28 +584,9 @@ static void switch_local(const void *arg)
 	refused(&r, IBV_WR_RDMA_WRITE, r.buf.iova, 64);
 }
 
-/* The library's provider has no rereg_mr: the kernel's command, by hand. */
-static int change_access(struct t_dev *dev, struct ibv_mr *mr, u32 access)
+static int change_access(struct t_region *r, int access)
 {
-	struct ib_uverbs_rereg_mr_resp resp;
-	struct {
-		struct ib_uverbs_cmd_hdr hdr;
-		struct ib_uverbs_rereg_mr cmd;
-	} __attribute__((packed)) msg = {
-		.hdr = {
-			.command = IB_USER_VERBS_CMD_REREG_MR,
-			.in_words = sizeof(msg) / 4,
-			.out_words = sizeof(resp) / 4,
-		},
-		.cmd = {
-			.response = (uintptr_t)&resp,
-			.mr_handle = mr->handle,
-			.flags = IBV_REREG_MR_CHANGE_ACCESS,
-			.access_flags = access | IBV_ACCESS_ON_DEMAND,
-		},
-	};
-
-	return write(dev->ctx->cmd_fd, &msg, sizeof(msg)) < 0 ? errno : 0;
+	return t_rereg(&r->buf, IBV_REREG_MR_CHANGE_ACCESS, NULL, access | IBV_ACCESS_ON_DEMAND);
 }
 
 /* What is there stays, and may lose rights, but gets none that it could not have. */
@@ -614,23 +594,21 @@ static void switch_and_what_is_there(const void *arg)
 {
 	const int keep = IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_READ;
 	struct t_region r;
-	struct ibv_mr *mr;
 	int more, less;
 
 	(void)arg;
 	open_all(&r, keep);
 	look_at(&r, anonymous(LEN), LEN);
 	t_fill(r.buf.p, LEN, 90);
-	mr = r.buf.mr;
 	t_check(set_switch("local"), "%s", SWITCH);
-	more = change_access(&r.pair.dev, mr, keep | IBV_ACCESS_REMOTE_WRITE);
+	more = change_access(&r, keep | IBV_ACCESS_REMOTE_WRITE);
 	t_region_read(&r, 0, LEN, 90);
-	less = change_access(&r.pair.dev, mr, IBV_ACCESS_LOCAL_WRITE);
+	less = change_access(&r, IBV_ACCESS_LOCAL_WRITE);
 	t_check(set_switch("on"), "%s", SWITCH);
 	t_check(more == EPERM, "more rights, though local: %s", strerror(more));
 	t_check(!less, "fewer rights: %s", strerror(less));
 	refused(&r, IBV_WR_RDMA_READ, r.buf.iova, 64);
-	t_check(!change_access(&r.pair.dev, mr, keep), "rights again: %s", strerror(errno));
+	t_check(!change_access(&r, keep), "rights again: %s", strerror(errno));
 	t_region_read(&r, 0, LEN, 90);
 }
 
