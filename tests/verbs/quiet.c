@@ -166,7 +166,6 @@ static void costs_the_network_nothing(const void *arg)
 #define SEED		60	/* the round of what a page has when it comes */
 #define UFFD_MS		5000
 #define DISK_MS		2000
-#define LEAVE_MS	6000
 
 /* What a region is in the request that waits for it. */
 enum part { WRITTEN, READ_FROM, RECEIVE, LOCAL_SOURCE, LOCAL_TARGET, ATOMIC, PARTS };
@@ -422,6 +421,7 @@ static void slow_handler(const void *arg)
 /* ---- a disk that takes its time ---- */
 
 #define SLOW_SWAP	"/dev/mapper/unpin-slow"
+#define DMSETUP		"DM_DISABLE_UDEV=1 dmsetup "
 #define GROUP		"unpin-slow"
 
 static void run(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
@@ -447,9 +447,10 @@ static void open_slow_swap(unsigned int ms)
 		t_die("no disk in UNPIN_DISKS: this test wants a guest with --disk");
 	/* what a case left that failed */
 	run("! dmsetup status unpin-slow >/dev/null 2>&1 || "
-	    "{ swapoff " SLOW_SWAP "; DM_DISABLE_UDEV=1 dmsetup remove unpin-slow; }");
+	    "{ dmsetup resume unpin-slow; swapoff " SLOW_SWAP "; "
+	    DMSETUP "remove unpin-slow; }");
 	run("modprobe dm-delay && mkswap %s >/dev/null 2>&1", disk);
-	run("DM_DISABLE_UDEV=1 dmsetup create unpin-slow --table "
+	run(DMSETUP "create unpin-slow --table "
 	    "\"0 $(blockdev --getsz %s) delay %s 0 %u %s 0 0\" >/dev/null", disk, disk, ms, disk);
 	if (swapon(SLOW_SWAP, SWAP_FLAG_PREFER | 100))
 		t_die("swapon: %s", strerror(errno));
@@ -460,7 +461,18 @@ static void close_slow_swap(void)
 {
 	if (swapoff(SLOW_SWAP))
 		t_die("swapoff: %s", strerror(errno));
-	run("DM_DISABLE_UDEV=1 dmsetup remove unpin-slow");
+	run(DMSETUP "remove unpin-slow");
+}
+
+/* What is read from it now comes when it is released, however long that takes. */
+static void hold_slow_swap(void)
+{
+	run(DMSETUP "suspend --noflush --nolockfs unpin-slow");
+}
+
+static void release_slow_swap(void)
+{
+	run(DMSETUP "resume unpin-slow");
 }
 
 /* Pieces that each hold the pattern; charged to the group of which evict() knows. */
@@ -552,6 +564,7 @@ static void start_waiting(struct waiting *w, enum part part, u8 *p)
 
 	open_waiting(w, part, p, MIB);
 	evict(p, MIB);
+	hold_slow_swap();
 	post(w);
 	wait_until_faulting(before);
 }
@@ -573,30 +586,38 @@ static void leave(enum leaving how, enum part part)
 		kill(getpid(), SIGKILL);
 }
 
-/* The page is still on its way when whoever waited for it has gone. */
+/* The page does not come before whoever waited for it has gone. */
+static void leaves_promptly(enum leaving how, enum part part)
+{
+	bool ended, faulting;
+	int status = -1;
+	pid_t pid = t_fork();
+
+	if (!pid) {
+		leave(how, part);
+		_exit(t_stat("faults_running") > 0 ? 0 : 2);
+	}
+	ended = t_wait_exit(pid, 40000, &status);
+	faulting = t_stat("faults_running") > 0;
+	release_slow_swap();
+	t_check(ended, "%s: it does not end", part_names[part]);
+	t_check(how == KILL ? WIFSIGNALED(status) : status == 0, "%s: status %#x",
+		part_names[part], status);
+	t_check(faulting, "%s: the fault ended first", part_names[part]);
+	t_check(t_stat_wait("faults_running", 0, 20000), "a fault is left");
+	t_check(t_stat_wait("mirrors", 0, 20000), "a mirror is left");
+}
+
 static void leaving(const void *arg)
 {
 	static const enum part parts[] = { WRITTEN, RECEIVE, LOCAL_SOURCE };
 	const enum leaving *how = arg;
-	int status;
 	size_t i;
-	pid_t pid;
 
-	open_slow_swap(LEAVE_MS);
+	open_slow_swap(0);
 	t_group_make(GROUP, "max", "max");
-	for (i = 0; i < T_ARRAY_SIZE(parts); i++) {
-		pid = t_fork();
-		if (!pid) {
-			leave(*how, parts[i]);
-			_exit(t_stat("faults_running") > 0 ? 0 : 2);
-		}
-		t_check(t_wait_exit(pid, 40000, &status), "it does not end");
-		t_check(*how == KILL ? WIFSIGNALED(status) : status == 0, "%s: status %#x",
-			part_names[parts[i]], status);
-		t_check(t_stat("faults_running") > 0, "the fault ended first");
-		t_check(t_stat_wait("faults_running", 0, 20000), "a fault is left");
-		t_check(t_stat_wait("mirrors", 0, 20000), "a mirror is left");
-	}
+	for (i = 0; i < T_ARRAY_SIZE(parts); i++)
+		leaves_promptly(*how, parts[i]);
 	t_group_leave(GROUP);
 	close_slow_swap();
 }
