@@ -557,6 +557,25 @@ static const char *repeated_read_after_nothing(struct fixture *f)
 	return answer_or_nothing(f, f->r.psn, &answer);
 }
 
+/* It says a key, and of no bytes that is none. */
+static const char *repeated_read_of_nothing(struct fixture *f)
+{
+	struct t_request req = {
+		.opcode = T_READ_REQUEST, .psn = f->r.psn, .va = f->buf.iova,
+		.rkey = f->buf.mr->rkey,
+	};
+	struct t_answer answer;
+	const char *got;
+
+	f->r.psn = (f->r.psn + 1) & 0xffffff;
+	t_roce_send(&f->r, &req);
+	t_check(!strcmp(answer_is(f, NULL), "READ response"), "the first of them");
+	t_roce_send(&f->r, &req);
+	got = answer_or_nothing(f, f->r.psn, &answer);
+	t_check(strcmp(got, "READ response") || !answer.bytes, "%zu bytes", answer.bytes);
+	return got;
+}
+
 static const char *repeated_zero_based_read(struct fixture *f)
 {
 	struct t_request req = {
@@ -989,6 +1008,7 @@ static const struct row rows[] = {
 	{ "FLUSH repeated", .run = repeated_flush },
 	{ "READ repeated for a part", .run = repeated_read },
 	{ "READ repeated after a WRITE of no bytes", .run = repeated_read_after_nothing },
+	{ "READ of no bytes repeated", .run = repeated_read_of_nothing },
 	{ "READ repeated for more", .run = repeated_read_of_more },
 	{ "READ repeated from before", .run = repeated_read_of_others },
 	{ "READ repeated beyond 2^64", .run = repeated_read_that_wraps },
