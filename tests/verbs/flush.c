@@ -5,6 +5,7 @@
  * every page is there, and is of the right kind, can. Only on demand: a file of that kind
  * cannot be pinned for long, the kernel says EOPNOTSUPP.
  */
+#define _GNU_SOURCE
 #include <errno.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -101,10 +102,34 @@ static void beyond_the_file(const void *arg)
 	flush(&f, LEN - 8, 16, 0, T_ACK, T_SYN_ACCESS);
 }
 
+/*
+ * A region whose length has its 33rd bit, and in the lower 32 that of the file at its
+ * beginning. What comes after the file is not persistent, so flushing all of it fails,
+ * and flushing what 32 bits can tell does not.
+ */
+static void more_than_32_bits(const void *arg)
+{
+	size_t len = (4UL << 30) + LEN;
+	struct fixture f;
+	void *p;
+
+	(void)arg;
+	t_roce_open(&f.r, NULL);
+	f.fd = t_pmem_file(LEN);
+	p = t_map(len, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1);
+	t_buf_wrap(&f.buf, p, len);
+	t_check(mmap(p, LEN, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, f.fd, 0) == p,
+		"mmap: %s", strerror(errno));
+	t_reg_access(&f.buf, &f.r.dev, ACCESS);
+	flush(&f, 0, LEN, 0, T_READ_ONLY, T_SYN_ACK);
+	flush(&f, 0, 0, T_FLUSH_REGION, T_ACK, T_SYN_ACCESS);
+}
+
 static const struct t_case cases[] = {
 	{ "FLUSH of what was written", T_ODP, what_was_written, NULL },
 	{ "FLUSH of all of a region", T_ODP, all_of_it, NULL },
 	{ "FLUSH beyond the end of the file", T_ODP, beyond_the_file, NULL },
+	{ "FLUSH of all of a region of more than 4 GiB", T_ODP, more_than_32_bits, NULL },
 };
 
 int main(int argc, char **argv)
