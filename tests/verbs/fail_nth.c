@@ -4,7 +4,8 @@
  * making a queue pair in the calling thread; of a fault in the workers. A verb that
  * fails says ENOMEM, leaves nothing half-made and works when it is repeated; a
  * transfer never fails: that memory is short is no access error. Every sweep counts
- * what it made fail, and one that made nothing fail has failed. Needs a debug kernel.
+ * what it made fail, and one that made nothing fail has failed. Needs a debug kernel,
+ * and libunpin.so for ibv_advise_mr().
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -270,6 +271,161 @@ static void open_sweep(const void *arg)
 	o.device = dev.ctx->device;
 	o.contexts = t_resources("ctx");
 	t_sweep(&s, &o);
+}
+
+/* ---- advice ---- */
+
+#define ADVISED		(3 * T_PAGE + 100)
+#define OTHER_PART	(T_HUGE / 2)
+
+/* Each try has a place of its own, of which each region has a part. */
+struct advising {
+	struct t_region r;
+	struct ibv_mr *second;	/* of the same memory */
+	enum ibv_advise_mr_advice advice;
+	u32 flags;
+	size_t at;	/* of the place */
+	long mrs;
+};
+
+struct advice_kind {
+	enum ibv_advise_mr_advice advice;
+	u32 flags;
+};
+
+#define ADVICE_PLACES	256U
+
+/* What is advised without faulting is there, or else there is nothing to do. */
+static void next_place(struct advising *a, size_t at)
+{
+	t_check(at < a->r.buf.len, "no end");
+	a->at = at;
+	if (a->advice == IBV_ADVISE_MR_ADVICE_PREFETCH_NO_FAULT) {
+		memset(a->r.buf.p + at + 50, 1, ADVISED);
+		memset(a->r.buf.p + at + OTHER_PART, 1, ADVISED);
+	}
+}
+
+static void advising_open(struct advising *a, const struct advice_kind *kind)
+{
+	size_t len = ADVICE_PLACES * T_HUGE;
+	void *p = t_map(len, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1);
+
+	memset(a, 0, sizeof(*a));
+	t_check(!madvise(p, len, MADV_NOHUGEPAGE), "MADV_NOHUGEPAGE: %s", strerror(errno));
+	t_region_open(&a->r, p, len);
+	a->second = t_try_reg(&a->r.pair.dev, p, len, T_REMOTE);
+	if (!a->second)
+		t_die("ibv_reg_mr: %s", strerror(errno));
+	a->advice = kind->advice;
+	a->flags = kind->flags;
+	a->mrs = t_resources("mr");
+	next_place(a, 0);
+}
+
+/* Two regions in one list: something may have begun when the second fails. */
+static int do_advise(void *ctx)
+{
+	struct advising *a = ctx;
+	struct ibv_sge sge[2] = {
+		t_sge(&a->r.buf, a->at + 50, ADVISED),
+		t_sge(&a->r.buf, a->at + OTHER_PART, ADVISED),
+	};
+
+	sge[1].lkey = a->second->lkey;
+	return ibv_advise_mr(a->r.pair.dev.pd, a->advice, a->flags, sge, T_ARRAY_SIZE(sge));
+}
+
+static bool all_present(const u8 *p, size_t len)
+{
+	const u8 *page = (const u8 *)((uintptr_t)p & -T_PAGE);
+
+	for (; page < p + len; page += T_PAGE) {
+		if (!t_page_present(page))
+			return false;
+	}
+	return true;
+}
+
+static bool advised_is_present(struct advising *a)
+{
+	return all_present(a->r.buf.p + a->at + 50, ADVISED) &&
+	       all_present(a->r.buf.p + a->at + OTHER_PART, ADVISED);
+}
+
+static void check_brought(struct advising *a)
+{
+	u64 end = t_deadline(T_WAIT_MS);
+
+	if (a->flags & IBV_ADVISE_MR_FLAG_FLUSH)
+		t_check(advised_is_present(a), "not all pages are there");
+	while (!advised_is_present(a)) {
+		t_check(t_now_ms() < end, "the pages do not come");
+		t_sleep_ms(1);
+	}
+}
+
+static void check_advised(void *ctx, int err)
+{
+	struct advising *a = ctx;
+
+	if (err) {
+		err = do_advise(a);
+		t_check(!err, "the same advice again: %s", strerror(err));
+	}
+	check_brought(a);
+	t_region_exchange(&a->r, a->at, ADVISED + 77);
+	t_region_exchange(&a->r, a->at + OTHER_PART - 20, ADVISED + 40);
+	t_check(t_resources("mr") == a->mrs, "%ld MRs, there were %ld", t_resources("mr"),
+		a->mrs);
+	next_place(a, a->at + T_HUGE);
+}
+
+/* In the thread that advises. Nothing that it began keeps a region, or the mirror. */
+static void advise_sweep(const void *arg)
+{
+	static const struct t_sweep s = {
+		.what = "ibv_advise_mr", .op = do_advise, .check = check_advised,
+	};
+	struct advising a;
+
+	advising_open(&a, arg);
+	t_sweep(&s, &a);
+	t_check(!ibv_dereg_mr(a.second), "ibv_dereg_mr: %s", strerror(errno));
+	t_dereg(&a.r.buf);
+	t_check(t_resources("mr") == a.mrs - 2, "%ld MRs are left", t_resources("mr"));
+	t_check(t_stat_wait("faults_running", 0, T_WAIT_MS), "a fault is left");
+}
+
+/* One advice with the worker's point after @skip failing; false if there was none. */
+static bool advise_try(struct advising *a, unsigned int skip)
+{
+	unsigned long failed = t_fail_points_failed();
+	int err;
+
+	t_fail_points(NULL, skip, 100, 1);
+	err = do_advise(a);
+	t_fail_points_end();
+	failed = t_fail_points_failed() - failed;
+	t_check(!err || err == ENOMEM, "failure %u: %s", skip, strerror(err));
+	t_check(!err || failed, "by itself: %s", strerror(err));
+	check_advised(a, err);
+	return failed;
+}
+
+/* In the workers. Only of advice that is waited for it is known which points it has passed. */
+static void advise_points(const void *arg)
+{
+	struct advising a;
+	unsigned int n = 0;
+
+	t_fail_reset();
+	advising_open(&a, arg);
+	while (advise_try(&a, n))
+		n++;
+	t_diag("advice %d: %u failures injected", a.advice, n);
+	/* fault, pfns, leaf, index, notifier and table */
+	t_check(n >= 6, "only %u points were passed", n);
 }
 
 /* ---- transfers into and out of cold memory ---- */
@@ -704,6 +860,9 @@ static void none_is_idle(const void *arg)
 #define SHORT(text, what, where) \
 	{ text, T_ODP, short_for_long, &(const struct shortage){ what, where } }
 
+#define ADVICE(what, how) \
+	&(const struct advice_kind){ IBV_ADVISE_MR_ADVICE_ ## what, how }
+
 static const char *const fault_point = "fault", *const page_point = "page";
 
 static const struct t_case cases[] = {
@@ -712,6 +871,24 @@ static const struct t_case cases[] = {
 	{ "deregistration", T_ODP, deregister_sweep, NULL },
 	{ "making a queue pair", T_ODP, qp_sweep, NULL },
 	{ "opening the device", T_ODP, open_sweep, NULL },
+	{ "advice for reading", T_ODP, advise_sweep,
+	  ADVICE(PREFETCH, 0) },
+	{ "advice for reading, waited for", T_ODP, advise_sweep,
+	  ADVICE(PREFETCH, IBV_ADVISE_MR_FLAG_FLUSH) },
+	{ "advice for writing", T_ODP, advise_sweep,
+	  ADVICE(PREFETCH_WRITE, 0) },
+	{ "advice for writing, waited for", T_ODP, advise_sweep,
+	  ADVICE(PREFETCH_WRITE, IBV_ADVISE_MR_FLAG_FLUSH) },
+	{ "advice without faulting", T_ODP, advise_sweep,
+	  ADVICE(PREFETCH_NO_FAULT, 0) },
+	{ "advice without faulting, waited for", T_ODP, advise_sweep,
+	  ADVICE(PREFETCH_NO_FAULT, IBV_ADVISE_MR_FLAG_FLUSH) },
+	{ "advice for reading, in the workers", T_ODP, advise_points,
+	  ADVICE(PREFETCH, IBV_ADVISE_MR_FLAG_FLUSH) },
+	{ "advice for writing, in the workers", T_ODP, advise_points,
+	  ADVICE(PREFETCH_WRITE, IBV_ADVISE_MR_FLAG_FLUSH) },
+	{ "advice without faulting, in the workers", T_ODP, advise_points,
+	  ADVICE(PREFETCH_NO_FAULT, IBV_ADVISE_MR_FLAG_FLUSH) },
 	COLD("WRITE to untouched memory", UNTOUCHED, true, write_to),
 	COLD("WRITE to memory paged out", PAGED_OUT, true, write_to),
 	COLD("WRITE to memory shared by fork", FORKED, true, write_to),
@@ -744,5 +921,6 @@ static const struct t_case cases[] = {
 
 int main(int argc, char **argv)
 {
+	t_under_libunpin(argv);
 	return t_main(argc, argv, cases, T_ARRAY_SIZE(cases));
 }
