@@ -72,7 +72,7 @@ kernel-kcsan: deps
 	@ci/fetch $$(ci/kver kcsan)
 
 check-pyverbs: all
-	@tests/check pyverbs
+	@tests/check-pyverbs
 
 check-mutants: all
 	@tests/check-mutants $(M)
@@ -110,7 +110,7 @@ help:
 	@echo 'make kernel-kcsan   build the other'
 	@echo 'make check-mutants  take out each protection, its tests must notice;'
 	@echo '                    M=tests/mutants/NAME.patch for one'
-	@echo 'make check-pyverbs  the tests of rdma-core itself'
+	@echo 'make check-pyverbs  all tests of rdma-core, on our rxe and on the kernel'"'"'s'
 	@echo 'make check-arch     build for arm64 and i386, and mm/ in a kernel tree'
 	@echo 'make lint           checkpatch, sparse, shellcheck'
 	@echo 'make series-check   the series against every linux-source-6.12 of apt'
