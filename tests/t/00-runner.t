@@ -25,7 +25,7 @@ check()
 	fi
 }
 
-echo 1..6
+echo 1..7
 UNPIN_PLAN=tests/runner/plan UNPIN_SKIPS=tests/runner/skips UNPIN_GRACE=5 \
 	tests/group sham >"$tmp/tap" 2>"$tmp/err"
 status=$?
@@ -47,3 +47,8 @@ check "a case that was planned and never came counts as failed" \
 tests/vm/run --stock --mem 512 --timeout 60 -- sh -c 'exit 7' >"$tmp/err" 2>&1
 status=$?
 check "tests/vm/run hands on the status of the command" test $status = 7
+
+tests/check-pyverbs --compare tests/runner/pyverbs-ours tests/runner/pyverbs-stock \
+	>"$tmp/got" 2>"$tmp/err"
+check "tests/check-pyverbs shows each difference" \
+	diff -u tests/runner/pyverbs-compared "$tmp/got"
