@@ -50,5 +50,5 @@ check "tests/vm/run hands on the status of the command" test $status = 7
 
 tests/check-pyverbs --compare tests/runner/pyverbs-ours tests/runner/pyverbs-stock \
 	>"$tmp/got" 2>"$tmp/err"
-check "tests/check-pyverbs shows each difference" \
-	diff -u tests/runner/pyverbs-compared "$tmp/got"
+grep -v '^#' tests/runner/pyverbs-compared >"$tmp/want"
+check "tests/check-pyverbs shows each difference" diff -u "$tmp/want" "$tmp/got"
