@@ -610,10 +610,21 @@ static const char *repeated_flush(struct fixture *f)
 	return answer_or_nothing(f, f->r.psn, &answer);
 }
 
+static u32 key_at(struct fixture *f, struct ibv_pd *pd, u64 iova)
+{
+	int access = RIGHTS | (t_opts.odp ? IBV_ACCESS_ON_DEMAND : 0);
+	struct ibv_mr *mr = ibv_reg_mr_iova(pd, f->buf.p, f->buf.len, iova, access);
+
+	if (!mr)
+		t_die("ibv_reg_mr_iova: %s", strerror(errno));
+	return mr->rkey;
+}
+
 /*
  * The responder keeps what it did, to answer again: here what it keeps of a FLUSH,
  * whose numbers are the peer's, is asked for as if it were of a READ. The key that is
- * among them is of another domain.
+ * among them is of another domain. Both regions are at a low address, since what would
+ * be taken for that of the READ is the length of the FLUSH, or half of it.
  */
 static const char *read_in_the_place_of_a_flush(struct fixture *f)
 {
@@ -621,23 +632,29 @@ static const char *read_in_the_place_of_a_flush(struct fixture *f)
 		.type = IBV_QPT_RC, .resources = 1,
 		.access = IBV_ACCESS_REMOTE_READ | IBV_ACCESS_REMOTE_WRITE,
 	};
-	u32 rkey = foreign_key(f), first, second;
+	struct ibv_pd *pd = ibv_alloc_pd(f->r.dev.ctx);
+	u64 va = T_PAGE | ((uintptr_t)f->buf.p & (T_PAGE - 1));
+	u32 own = key_at(f, f->r.dev.pd, va), rkey, first, second;
 	struct t_request req = {
-		.opcode = T_FLUSH, T_USUAL, .va = 0xffffffffULL << 32 | rkey, .len = 8,
-		.rkey = f->buf.mr->rkey, .flush = T_FLUSH_REGION,
+		.opcode = T_READ_REQUEST, T_USUAL, .va = va, .len = 8, .rkey = own,
 	};
 	struct t_answer answer;
 
+	if (!pd)
+		t_die("ibv_alloc_pd: %s", strerror(errno));
+	rkey = key_at(f, pd, va);
 	f->r.cfg = cfg;
 	t_roce_renew(&f->r);
-	first = f->r.psn;
-	send_usual(f, T_READ_REQUEST, 0, 8, 0);
+	first = t_roce_send(&f->r, &req);
 	t_roce_answer(&f->r, &answer);
+	req = (struct t_request){
+		.opcode = T_FLUSH, T_USUAL, .va = 0xffffffffULL << 32 | rkey, .len = 8,
+		.rkey = own, .flush = T_FLUSH_REGION,
+	};
 	second = t_roce_send(&f->r, &req);
 	t_roce_answer(&f->r, &answer);
 	req = (struct t_request){
-		.opcode = T_READ_REQUEST, .psn = first, .va = f->buf.iova, .rkey = rkey,
-		.len = 64,
+		.opcode = T_READ_REQUEST, .psn = first, .va = va, .rkey = rkey, .len = 64,
 	};
 	/* by its own number, and by that of what had its place before */
 	t_roce_send(&f->r, &req);
