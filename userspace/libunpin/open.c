@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
  * The two ways to get a context: what its provider lacks is added as soon as there
- * is one. Verbs that are inline functions call through it.
+ * is one. Verbs that are inline functions call through it. And the one to give it back.
  */
 #include "libunpin.h"
 
@@ -28,4 +28,13 @@ UNPIN_EXPORT struct ibv_context *ibv_import_device(int cmd_fd)
 
 	next = unpin_next("ibv_import_device", "IBVERBS_1.10");
 	return complete(next(cmd_fd), (const void *)next);
+}
+
+UNPIN_EXPORT int ibv_close_device(struct ibv_context *context)
+{
+	int (*next)(struct ibv_context *context);
+
+	unpin_device_closes(context);
+	next = unpin_next("ibv_close_device", "IBVERBS_1.1");
+	return next(context);
 }

@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
+/*
+ * Lines on standard error, if that is still what it was: a program may have closed it,
+ * and have another file, or a peer, under its number.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "libunpin.h"
+
+static struct stat original;
+
+void unpin_remember_stderr(void)
+{
+	if (fstat(STDERR_FILENO, &original))
+		original.st_nlink = 0;
+}
+
+static bool is_original(void)
+{
+	struct stat now;
+
+	return original.st_nlink && !fstat(STDERR_FILENO, &now) &&
+	       now.st_dev == original.st_dev && now.st_ino == original.st_ino;
+}
+
+void unpin_write_stderr(const char *text, size_t len)
+{
+	if (is_original() && write(STDERR_FILENO, text, len) < 0)
+		return;
+}
+
+void unpin_say(const char *fmt, ...)
+{
+	char line[512];
+	int n, was = errno;
+	va_list ap;
+
+	n = snprintf(line, sizeof(line), "unpin: %s[%d]: ", program_invocation_short_name,
+		     getpid());
+	va_start(ap, fmt);
+	n += vsnprintf(line + n, sizeof(line) - n - 1, fmt, ap);
+	va_end(ap);
+	if (n > (int)sizeof(line) - 2)
+		n = sizeof(line) - 2;
+	line[n++] = '\n';
+	unpin_write_stderr(line, n);
+	errno = was;
+}
