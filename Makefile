@@ -14,6 +14,9 @@ TESTS := $(patsubst %.c,$(USERLAND)/%,$(wildcard tests/verbs/*.c tests/mm/*.c))
 DEMOS := $(patsubst %.c,$(USERLAND)/%,$(wildcard userspace/demo/*.c))
 LIBUNPIN := $(USERLAND)/libunpin.so
 LIBUNPIN_OBJS := $(patsubst %.c,$(USERLAND)/%.o,$(wildcard userspace/libunpin/*.c))
+AUDIT := $(USERLAND)/libunpin-audit.so
+AUDIT_OBJS := $(patsubst %.c,$(USERLAND)/%.o,$(wildcard userspace/audit/*.c))
+TOOLS := $(LIBUNPIN) $(AUDIT)
 TESTLIB := $(patsubst %.c,$(USERLAND)/%.o,$(wildcard tests/lib/*.c))
 ALL_CFLAGS := -std=gnu11 -Wall -Wextra -Wno-unused-parameter -MMD -MP \
 	-Itests/lib -Iinclude/uapi -Isamples/mm_mirror $(CFLAGS)
@@ -31,7 +34,7 @@ modules: $(VARIANTS:%=modules-%)
 modules-%: deps
 	@ci/modules $(KVER) $*
 
-userspace: $(TESTS) $(DEMOS) $(LIBUNPIN)
+userspace: $(TESTS) $(DEMOS) $(TOOLS)
 
 $(USERLAND)/%.o: %.c | deps
 	@mkdir -p $(@D)
@@ -48,8 +51,14 @@ $(LIBUNPIN): userspace/libunpin/libunpin.map $(LIBUNPIN_OBJS)
 	@$(CC) $(CFLAGS) -shared -Wl,-z,defs -Wl,--version-script=$< \
 		-o $@ $(LIBUNPIN_OBJS)
 
+$(AUDIT_OBJS): ALL_CFLAGS += -fPIC -fvisibility=hidden
+$(AUDIT): $(AUDIT_OBJS)
+	@printf '  %-8s%s\n' LIB $(@F)
+	@$(CC) $(CFLAGS) -shared -Wl,-z,defs -o $@ $^
+
 .SECONDARY:
--include $(TESTLIB:.o=.d) $(LIBUNPIN_OBJS:.o=.d) $(TESTS:=.d) $(DEMOS:=.d)
+-include $(TESTLIB:.o=.d) $(LIBUNPIN_OBJS:.o=.d) $(AUDIT_OBJS:.o=.d) \
+	$(TESTS:=.d) $(DEMOS:=.d)
 
 # Every test; ends with "N passed, N failed, N skipped".
 check: all
