@@ -16,7 +16,10 @@ LIBUNPIN := $(USERLAND)/libunpin.so
 LIBUNPIN_OBJS := $(patsubst %.c,$(USERLAND)/%.o,$(wildcard userspace/libunpin/*.c))
 AUDIT := $(USERLAND)/libunpin-audit.so
 AUDIT_OBJS := $(patsubst %.c,$(USERLAND)/%.o,$(wildcard userspace/audit/*.c))
-TOOLS := $(LIBUNPIN) $(AUDIT)
+UNPIN := $(USERLAND)/unpin
+UNPIN_OBJS := $(patsubst %.c,$(USERLAND)/%.o,$(wildcard userspace/unpin/*.c))
+TOOLS := $(UNPIN) $(LIBUNPIN) $(AUDIT)
+PREFIX ?= /usr/local
 TESTLIB := $(patsubst %.c,$(USERLAND)/%.o,$(wildcard tests/lib/*.c))
 ALL_CFLAGS := -std=gnu11 -Wall -Wextra -Wno-unused-parameter -MMD -MP \
 	-Itests/lib -Iinclude/uapi -Isamples/mm_mirror $(CFLAGS)
@@ -56,9 +59,14 @@ $(AUDIT): $(AUDIT_OBJS)
 	@printf '  %-8s%s\n' LIB $(@F)
 	@$(CC) $(CFLAGS) -shared -Wl,-z,defs -o $@ $^
 
+$(UNPIN_OBJS): ALL_CFLAGS += -DUNPIN_LIBDIR='"$(PREFIX)/lib/unpin"'
+$(UNPIN): $(UNPIN_OBJS)
+	@printf '  %-8s%s\n' LINK $(@F)
+	@$(CC) $(CFLAGS) -o $@ $^
+
 .SECONDARY:
 -include $(TESTLIB:.o=.d) $(LIBUNPIN_OBJS:.o=.d) $(AUDIT_OBJS:.o=.d) \
-	$(TESTS:=.d) $(DEMOS:=.d)
+	$(UNPIN_OBJS:.o=.d) $(TESTS:=.d) $(DEMOS:=.d)
 
 # Every test; ends with "N passed, N failed, N skipped".
 check: all

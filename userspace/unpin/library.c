@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
+/* Where our libraries are, from wherever the tool is run. */
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "unpin.h"
+
+/* As installed; the Makefile knows. */
+#ifndef UNPIN_LIBDIR
+#define UNPIN_LIBDIR	"/usr/local/lib/unpin"
+#endif
+
+static const char *own_directory(void)
+{
+	static char path[PATH_MAX];
+	ssize_t n = readlink("/proc/self/exe", path, sizeof(path) - 1);
+
+	if (n <= 0)
+		return NULL;
+	path[n] = '\0';
+	*strrchr(path, '/') = '\0';
+	return path;
+}
+
+static int is_there(const char *dir, const char *sub, const char *name, char *path,
+		    size_t len)
+{
+	return dir && snprintf(path, len, "%s%s/%s", dir, sub, name) < (int)len &&
+	       !access(path, R_OK);
+}
+
+/*
+ * Beside the tool where it was built; or in the lib beside its bin, wherever that was
+ * moved to; or where it was to be installed. The dynamic linker takes a list, with
+ * colons or blanks between, and knows no way to write these.
+ */
+void find_library(const char *name, char *path, size_t len)
+{
+	const char *dir = own_directory();
+
+	if (!is_there(dir, "", name, path, len) &&
+	    !is_there(dir, "/../lib/unpin", name, path, len) &&
+	    !is_there(UNPIN_LIBDIR, "", name, path, len))
+		die("no %s beside %s, nor in %s", name, dir ? dir : "unpin", UNPIN_LIBDIR);
+	if (strpbrk(path, ": "))
+		die("'%s' has a colon or a blank in it, and so cannot be preloaded", path);
+}
