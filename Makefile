@@ -64,6 +64,17 @@ $(UNPIN): $(UNPIN_OBJS)
 	@printf '  %-8s%s\n' LINK $(@F)
 	@$(CC) $(CFLAGS) -o $@ $^
 
+# The tool unpin and its libraries; the modules are for ci/modules.
+install: $(TOOLS)
+	install -d $(addprefix $(DESTDIR)$(PREFIX)/,bin lib/unpin share/man/man1 \
+		share/man/man7 share/bash-completion/completions)
+	install $(UNPIN) $(DESTDIR)$(PREFIX)/bin
+	install -m 644 $(LIBUNPIN) $(AUDIT) $(DESTDIR)$(PREFIX)/lib/unpin
+	install -m 644 userspace/man/unpin.1 $(DESTDIR)$(PREFIX)/share/man/man1
+	install -m 644 userspace/man/libunpin.7 $(DESTDIR)$(PREFIX)/share/man/man7
+	install -m 644 userspace/completion/unpin \
+		$(DESTDIR)$(PREFIX)/share/bash-completion/completions
+
 .SECONDARY:
 -include $(TESTLIB:.o=.d) $(LIBUNPIN_OBJS:.o=.d) $(AUDIT_OBJS:.o=.d) \
 	$(UNPIN_OBJS:.o=.d) $(TESTS:=.d) $(DEMOS:=.d)
@@ -119,6 +130,7 @@ clean:
 
 help:
 	@echo 'make                build the modules and the tests for $(KVER)'
+	@echo 'make install        the tool unpin; DESTDIR=DIR, PREFIX=/usr/local'
 	@echo 'make demo           the main job: pinned and on-demand side by side'
 	@echo 'make check          every test; T="lint pyverbs" for some of tests/t'
 	@echo 'make check-debug    the same on a debug kernel (KASAN, lockdep, kmemleak, ...)'
@@ -136,6 +148,6 @@ help:
 	@echo 'make clean          remove build/; the cache stays (~/.cache/unpin)'
 	@echo 'KVER=6.12.N+deb12-amd64 before any of them chooses the kernel.'
 
-.PHONY: all deps modules userspace check check-debug check-kcsan kernel-debug \
+.PHONY: all deps modules userspace install check check-debug check-kcsan kernel-debug \
 	kernel-kcsan check-pyverbs check-mutants check-arch lint \
 	series-check demo demo-programs vm clean help
