@@ -37,7 +37,9 @@ modules: $(VARIANTS:%=modules-%)
 modules-%: deps
 	@ci/modules $(KVER) $*
 
-userspace: $(TESTS) $(DEMOS) $(TOOLS)
+userspace: $(TESTS) $(DEMOS) tools
+
+tools: $(TOOLS)
 
 $(USERLAND)/%.o: %.c | deps
 	@mkdir -p $(@D)
@@ -65,7 +67,7 @@ $(UNPIN): $(UNPIN_OBJS)
 	@$(CC) $(CFLAGS) -o $@ $^
 
 # The tool unpin and its libraries; the modules are for ci/modules.
-install: $(TOOLS)
+install: tools
 	install -d $(addprefix $(DESTDIR)$(PREFIX)/,bin lib/unpin share/man/man1 \
 		share/man/man7 share/bash-completion/completions)
 	install $(UNPIN) $(DESTDIR)$(PREFIX)/bin
@@ -148,6 +150,6 @@ help:
 	@echo 'make clean          remove build/; the cache stays (~/.cache/unpin)'
 	@echo 'KVER=6.12.N+deb12-amd64 before any of them chooses the kernel.'
 
-.PHONY: all deps modules userspace install check check-debug check-kcsan kernel-debug \
+.PHONY: all deps modules userspace tools install check check-debug check-kcsan kernel-debug \
 	kernel-kcsan check-pyverbs check-mutants check-arch lint \
 	series-check demo demo-programs vm clean help

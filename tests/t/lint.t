@@ -127,6 +127,7 @@ case_of "tests/plan is complete"
 
 # As tests/check-mutants would find it, an hour later.
 ci/prepare "$kernel/src" "$tmp/tree"
+cp -r userspace "$tmp/tree"
 for file in tests/mutants/*.patch; do
 	grep -q '^Caught-by: ' "$file" || echo "$file: nothing would catch it"
 	sed -n 's/^Caught-by: *//p' "$file" | while read -r group name mode; do
