@@ -92,6 +92,22 @@ enum mm_mirror_prefetch_kind {
 };
 
 /**
+ * enum mm_mirror_answer - would a device be let in?
+ * @MM_MIRROR_ADMITTED: yes
+ * @MM_MIRROR_UNMAPPED: not even a CPU: nothing is mapped there, or not with that right,
+ *	or its file ends before
+ * @MM_MIRROR_UNFIT: memory that a device must not touch, or that cannot be read
+ * @MM_MIRROR_UNHEARD: it belongs to a userfaultfd that is not told of the kernel's
+ *	faults, so a page that is missing would be an error
+ */
+enum mm_mirror_answer {
+	MM_MIRROR_ADMITTED,
+	MM_MIRROR_UNMAPPED,
+	MM_MIRROR_UNFIT,
+	MM_MIRROR_UNHEARD,
+};
+
+/**
  * struct mm_mirror_prefetches - what is prefetched for an object; part of that
  * @list: the prefetches that are not done
  */
@@ -186,6 +202,8 @@ struct mm_mirror *mm_mirror_get(void);
 struct mm_mirror *mm_mirror_ref(struct mm_mirror *mirror);
 void mm_mirror_put(struct mm_mirror *mirror);
 bool mm_mirror_is_current(const struct mm_mirror *mirror);
+enum mm_mirror_answer mm_mirror_admits(unsigned long start, size_t length,
+				       bool write);
 
 int mm_mirror_take(struct mm_mirror *mirror, unsigned long addr, bool write,
 		   struct mm_mirror_fault *grant, struct mm_mirror_hold *hold);
@@ -275,6 +293,12 @@ static inline void mm_mirror_put(struct mm_mirror *mirror)
 static inline bool mm_mirror_is_current(const struct mm_mirror *mirror)
 {
 	return false;
+}
+
+static inline enum mm_mirror_answer mm_mirror_admits(unsigned long start,
+						     size_t length, bool write)
+{
+	return MM_MIRROR_UNFIT;
 }
 
 static inline int mm_mirror_take(struct mm_mirror *mirror, unsigned long addr,

@@ -19,6 +19,7 @@ PROTOTYPE(mm_mirror_get, struct mm_mirror *(void));
 PROTOTYPE(mm_mirror_ref, struct mm_mirror *(struct mm_mirror *));
 PROTOTYPE(mm_mirror_put, void (struct mm_mirror *));
 PROTOTYPE(mm_mirror_is_current, bool (const struct mm_mirror *));
+PROTOTYPE(mm_mirror_admits, enum mm_mirror_answer (unsigned long, size_t, bool));
 PROTOTYPE(mm_mirror_take,
 	  int (struct mm_mirror *, unsigned long, bool, struct mm_mirror_fault *,
 	       struct mm_mirror_hold *));
@@ -98,6 +99,15 @@ void caller_close(struct caller *caller)
 {
 	mm_mirror_unsubscribe(&caller->sub);
 	mm_mirror_put(caller->mirror);
+}
+
+int caller_check(struct caller *caller, const struct mm_mirror_range *range);
+int caller_check(struct caller *caller, const struct mm_mirror_range *range)
+{
+	if (mm_mirror_admits(range->start, range->length, true) != MM_MIRROR_ADMITTED)
+		return -EFAULT;
+	caller_works_on(caller);
+	return 0;
 }
 
 struct mm_mirror *caller_share(struct caller *caller);
