@@ -26,7 +26,7 @@
  * for our own work request.
  *
  * Here are regions and accesses; rxe_odp_slot.c waits, rxe_odp_park.c parks,
- * rxe_odp_prefetch.c prefetches.
+ * rxe_odp_prefetch.c prefetches, rxe_odp_switch.c decides what is not asked for.
  */
 
 #include <linux/mm_mirror.h>
@@ -97,8 +97,8 @@ static struct mm_mirror *udata_mirror(struct ib_udata *udata)
 	return mirror;
 }
 
-/* The one place where a registration's numbers are checked. */
-static int odp_check_range(u64 start, u64 length, u64 iova)
+/* The one place where a registration's numbers are checked: -EINVAL, -EFAULT. */
+int rxe_odp_check_range(u64 start, u64 length, u64 iova)
 {
 	u64 end;
 
@@ -120,10 +120,11 @@ static bool odp_range_is_implicit(u64 start, u64 length, u64 iova)
  * @start: first address
  * @length: bytes, any
  * @iova: the address by which the MR will be used; any
- * @access: IB_ACCESS_*, with IB_ACCESS_ON_DEMAND
+ * @access: IB_ACCESS_*
  * @udata: of the verb, or NULL
  *
- * 0, U64_MAX and 0 are all of the process's memory: an implicit MR.
+ * 0, U64_MAX and 0 are all of the process's memory: an implicit MR, which has to be
+ * asked for (see rxe_odp_wanted()).
  *
  * Context: process context; may sleep. rxe_odp_mr_exit() undoes it.
  *
@@ -143,7 +144,7 @@ int rxe_odp_mr_init(struct rxe_mr *mr, u64 start, u64 length, u64 iova,
 	if (odp_range_is_implicit(start, length, iova))
 		err = rxe_odp_implicit_check(access);
 	else
-		err = odp_check_range(start, length, iova);
+		err = rxe_odp_check_range(start, length, iova);
 	if (err)
 		return err;
 	mirror = udata_mirror(udata);
@@ -168,19 +169,6 @@ int rxe_odp_mr_init(struct rxe_mr *mr, u64 start, u64 length, u64 iova,
 	mr->ibmr.length = length;
 	mr->ibmr.type = IB_MR_TYPE_USER;
 	mr->state = RXE_MR_STATE_VALID;
-	return 0;
-}
-
-/* An MR does not become on-demand, or cease to be, by changing its access. */
-int rxe_odp_mr_check_rereg(struct rxe_mr *mr, int flags, int access)
-{
-	if (!(flags & IB_MR_REREG_ACCESS))
-		return 0;
-	if (!!mr->odp.mirror != !!(access & IB_ACCESS_ON_DEMAND))
-		return -EOPNOTSUPP;
-	/* what only takes rights away is allowed whatever the switch says */
-	if (rxe_odp_is_implicit(mr) && (access & ~mr->access))
-		return rxe_odp_implicit_check(access);
 	return 0;
 }
 

@@ -17,6 +17,7 @@
 #include <linux/types.h>
 #include <rdma/ib_user_ioctl_verbs.h>
 
+struct device_attribute;
 struct ib_device_attr;
 struct ib_mr;
 struct ib_pd;
@@ -102,17 +103,39 @@ struct rxe_odp_qp {
 };
 
 /**
+ * enum rxe_odp_reason - why an MR is on-demand, or pinned; see rxe_odp_switch.c
+ * @RXE_ODP_ASKED: because that was asked for
+ * @RXE_ODP_UNASKED: on-demand, because of the switch
+ * @RXE_ODP_PINNED_RIGHTS: pinned all the same: a right that needs it
+ * @RXE_ODP_PINNED_RANGE: a range that is not mapped, or not with these rights
+ * @RXE_ODP_PINNED_MEMORY: memory that a device must not fault, or cannot read
+ * @RXE_ODP_PINNED_HANDLER: a userfaultfd that would not hear of its faults
+ */
+enum rxe_odp_reason {
+	RXE_ODP_ASKED,
+	RXE_ODP_UNASKED,
+	RXE_ODP_PINNED_RIGHTS,
+	RXE_ODP_PINNED_RANGE,
+	RXE_ODP_PINNED_MEMORY,
+	RXE_ODP_PINNED_HANDLER,
+};
+
+/**
  * struct rxe_odp_mr - an on-demand MR's part
  * @mirror: a handle, or NULL if the MR is not on-demand
  * @start: address that corresponds to the MR's iova
  * @prefetches: what is prefetched for it
  * @count: what became of its pages
+ * @reason: why it is what it is, also of one that is not on-demand
+ * @writable: if it was not asked for: could be written to at first
  */
 struct rxe_odp_mr {
 	struct mm_mirror	*mirror;
 	unsigned long		start;
 	struct mm_mirror_prefetches prefetches;
 	struct mm_mirror_count	*count;
+	enum rxe_odp_reason	reason;
+	bool			writable;
 };
 
 /**
@@ -136,6 +159,11 @@ void rxe_odp_dev_exit(struct rxe_dev *rxe);
 void rxe_odp_get_hw_stats(struct rxe_dev *rxe, u64 *value);
 int rxe_odp_fill_stat_mr(struct sk_buff *msg, struct ib_mr *ibmr);
 int rxe_odp_fill_res_mr(struct sk_buff *msg, struct ib_mr *ibmr);
+
+/* registrations on demand that are not asked for */
+extern struct device_attribute rxe_odp_attr;
+bool rxe_odp_wanted(struct rxe_mr *mr, u64 start, u64 length, u64 iova,
+		    int access, struct ib_udata *udata);
 
 /* memory regions */
 void rxe_odp_ucontext_init(struct rxe_ucontext *uc);

@@ -91,10 +91,22 @@ int rxe_odp_fill_stat_mr(struct sk_buff *msg, struct ib_mr *ibmr)
 	return 0;
 }
 
+/* What to say of an MR: what it is, and of which kind or why. */
+static const char *kind_of(const struct rxe_mr *mr, const char **what)
+{
+	*what = "pinned";
+	if (!mr->odp.mirror)
+		return rxe_odp_pinned_why(mr);
+	*what = "odp";
+	if (mr->odp.reason == RXE_ODP_UNASKED)
+		return "unasked";
+	return rxe_odp_is_implicit(mr) ? "implicit" : "explicit";
+}
+
 /**
  * rxe_odp_fill_res_mr - what kind of MR it is
  * @msg: where to say it
- * @ibmr: the MR; nothing is said of others than on-demand ones
+ * @ibmr: the MR; nothing is said of one that is pinned because that was asked for
  *
  * Context: see rxe_odp_fill_stat_mr().
  *
@@ -102,16 +114,16 @@ int rxe_odp_fill_stat_mr(struct sk_buff *msg, struct ib_mr *ibmr)
  */
 int rxe_odp_fill_res_mr(struct sk_buff *msg, struct ib_mr *ibmr)
 {
-	struct rxe_mr *mr = to_rmr(ibmr);
+	const char *kind, *what;
 	struct nlattr *nest;
 
-	if (!mr->odp.mirror)
+	kind = kind_of(to_rmr(ibmr), &what);
+	if (!kind)
 		return 0;
 	nest = nla_nest_start(msg, RDMA_NLDEV_ATTR_DRIVER);
 	if (!nest)
 		return -EMSGSIZE;
-	if (rdma_nl_put_driver_string(msg, "odp", rxe_odp_is_implicit(mr) ?
-				      "implicit" : "explicit")) {
+	if (rdma_nl_put_driver_string(msg, what, kind)) {
 		nla_nest_cancel(msg, nest);
 		return -EMSGSIZE;
 	}

@@ -56,7 +56,9 @@ struct rxe_odp_want {
 	struct mm_mirror_range	range[MM_MIRROR_FAULT_RANGES];
 };
 
+int rxe_odp_check_range(u64 start, u64 length, u64 iova);
 int rxe_odp_implicit_check(int access);
+const char *rxe_odp_pinned_why(const struct rxe_mr *mr);
 
 int rxe_odp_slot_wait(struct rxe_odp_slot *slot, const struct rxe_odp_want *want);
 int rxe_odp_slot_retry(struct rxe_odp_slot *slot);
