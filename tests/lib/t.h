@@ -16,6 +16,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/resource.h>
 #include <sys/types.h>
 
 typedef uint8_t u8;
@@ -36,6 +37,7 @@ typedef int64_t s64;
 #define T_BOTH		(T_ODP | T_PINNED)
 #define T_DMA		4U	/* no region: the engine of samples/mm_mirror, mode "-" */
 #define T_IMPLICIT	8U	/* the on-demand region of all memory, in place of each */
+#define T_SWITCHED	16U	/* no region is asked to be on-demand, all are: what T_BOTH is */
 
 /* One case is one TAP line, run in a forked child. */
 struct t_case {
@@ -54,6 +56,7 @@ struct t_opts {
 	const char *only;
 	unsigned int seconds;	/* that a case may take; a program may set it */
 	bool large_packets;	/* likewise: regions are not about packets */
+	bool may_pin;	/* likewise: in mode T_SWITCHED not all are on-demand */
 };
 
 extern struct t_opts t_opts;
@@ -141,6 +144,14 @@ void t_sleep_ms(unsigned int ms);
 void t_until_hit(bool (*try)(const void *arg, unsigned int start_ms), const void *arg);
 pid_t t_fork(void);
 bool t_wait_exit(pid_t pid, int ms, int *status);
+void t_become_nobody(rlim_t memlock);
+
+/* ---- what the device counts, and regions on demand that do not ask: t_switch.c ---- */
+
+long t_device_count(const char *name);
+bool t_switch_set(const char *policy);
+void t_switch_begin(void);
+bool t_switch_end(void);
 
 /* ---- who has used which page: t_lru.c ---- */
 
@@ -409,7 +420,8 @@ const char *t_status(enum ibv_wc_status status);
 
 /*
  * The region is registered as --mr says, the scratch buffer is always pinned,
- * so that a wrong byte can only come from the region.
+ * so that a wrong byte can only come from the region. (With --mr switched it is as
+ * little pinned as anything else: that is what the switch is for.)
  */
 struct t_region {
 	struct t_pair pair;

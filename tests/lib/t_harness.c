@@ -153,7 +153,7 @@ static bool run_case(const struct t_case *c)
 static void usage(const char *name)
 {
 	fprintf(stderr,
-		"usage: %s --mr odp|implicit|pinned|- [--dev NAME] [--gid INDEX] [--only TEXT] [--count]\n",
+		"usage: %s --mr odp|implicit|switched|pinned|- [--dev NAME] [--gid INDEX] [--only TEXT] [--count]\n",
 		name);
 	exit(2);
 }
@@ -164,6 +164,8 @@ static unsigned int parse_mode(const char *text)
 		return T_ODP;
 	if (!strcmp(text, "implicit"))
 		return T_IMPLICIT;
+	if (!strcmp(text, "switched"))
+		return T_SWITCHED;
 	if (!strcmp(text, "pinned"))
 		return T_PINNED;
 	return strcmp(text, "-") ? 0 : T_DMA;
@@ -210,6 +212,8 @@ static bool wanted(const struct t_case *c)
 {
 	if (t_opts.only && !strstr(c->name, t_opts.only))
 		return false;
+	if (t_opts.mode == T_SWITCHED && (c->modes & T_BOTH) == T_BOTH)
+		return true;
 	return c->modes & t_opts.mode;
 }
 
@@ -237,9 +241,11 @@ int t_main(int argc, char **argv, const struct t_case *cases, size_t n)
 	say("1..%zu", planned);
 	if (t_opts.mode != T_DMA)
 		load_providers();
+	t_switch_begin();
 	for (i = 0; i < n; i++) {
 		if (wanted(&cases[i]))
 			passed &= run_case(&cases[i]);
 	}
+	passed &= t_switch_end();
 	return passed ? 0 : 1;
 }

@@ -3,11 +3,14 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
+#include <pwd.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -208,4 +211,21 @@ bool t_wait_exit(pid_t pid, int ms, int *status)
 		usleep(500);
 	}
 	return got == pid;
+}
+
+/*
+ * A plain user with that much locked memory. The device is opened after this: what a file may do goes by who opened it.
+ */
+void t_become_nobody(rlim_t memlock)
+{
+	struct rlimit lim = { memlock, memlock };
+	struct passwd *pw = getpwnam("nobody");
+
+	if (!pw)
+		t_die("no user nobody");
+	if (chmod("/dev/infiniband/uverbs0", 0666))
+		t_die("/dev/infiniband/uverbs0: %s", strerror(errno));
+	if (setrlimit(RLIMIT_MEMLOCK, &lim) || setgroups(0, NULL) ||
+	    setgid(pw->pw_gid) || setuid(pw->pw_uid))
+		t_die("becoming nobody: %s", strerror(errno));
 }

@@ -18,7 +18,6 @@
 #define PAGES		16UL
 #define LEN		(PAGES * T_PAGE)
 #define PROMPT_MS	10000
-#define HW_COUNTERS	"/sys/class/infiniband/%s/ports/1/hw_counters/%s"
 
 /* ---- rdma(8) ---- */
 
@@ -92,19 +91,6 @@ static void count_is(int line, const struct ibv_mr *mr, const char *name, long w
 
 #define expect_count(...)	count_is(__LINE__, __VA_ARGS__)
 
-static long device_count(const char *name)
-{
-	char path[128];
-	long value;
-
-	snprintf(path, sizeof(path), HW_COUNTERS, t_opts.dev, name);
-	/* the kernel shows the same for so long */
-	t_sleep_ms(30);
-	value = t_read_long(path);
-	t_check(value >= 0, "the device has no %s", name);
-	return value;
-}
-
 /* ---- regions ---- */
 
 static u8 *small_pages(size_t len)
@@ -126,8 +112,8 @@ static void faults_are_pages(const void *arg)
 	struct t_region r;
 
 	(void)arg;
-	faults = device_count("page_faults");
-	invalidations = device_count("page_invalidations");
+	faults = t_device_count("page_faults");
+	invalidations = t_device_count("page_invalidations");
 	t_region_open(&r, small_pages(LEN), LEN);
 	expect_count(r.buf.mr, "page_faults", 0);
 	t_region_write(&r, 0, LEN);
@@ -144,11 +130,11 @@ static void faults_are_pages(const void *arg)
 	expect_count(r.buf.mr, "page_fault_errors", 0);
 	expect_count(r.buf.mr, "page_prefetch", 0);
 	t_dereg(&r.buf);
-	t_check(device_count("page_faults") == faults + (long)PAGES + 1,
-		"the device counts %ld faults", device_count("page_faults") - faults);
-	t_check(device_count("page_invalidations") == invalidations + (long)PAGES + 1,
+	t_check(t_device_count("page_faults") == faults + (long)PAGES + 1,
+		"the device counts %ld faults", t_device_count("page_faults") - faults);
+	t_check(t_device_count("page_invalidations") == invalidations + (long)PAGES + 1,
 		"the device counts %ld invalidations",
-		device_count("page_invalidations") - invalidations);
+		t_device_count("page_invalidations") - invalidations);
 }
 
 /* Of pages that lie apart only those count that were there. */
@@ -248,7 +234,7 @@ static void what_cannot_be_had(const void *arg)
 	long errors;
 
 	(void)arg;
-	errors = device_count("page_fault_errors");
+	errors = t_device_count("page_fault_errors");
 	t_region_open(&r, small_pages(LEN), LEN);
 	t_check(!munmap(r.buf.p + T_PAGE, T_PAGE), "munmap: %s", strerror(errno));
 	t_expect(t_write(&r.pair.a, &r.scratch, 0, &r.buf, T_PAGE, 8), IBV_WC_REM_ACCESS_ERR,
@@ -265,8 +251,8 @@ static void what_cannot_be_had(const void *arg)
 		 "WRITE outside of the address space");
 	expect_count(place.mr, "page_fault_errors", 1);
 	expect_count(r.buf.mr, "page_fault_errors", 1);
-	t_check(device_count("page_fault_errors") == errors + 2, "the device counts %ld",
-		device_count("page_fault_errors") - errors);
+	t_check(t_device_count("page_fault_errors") == errors + 2, "the device counts %ld",
+		t_device_count("page_fault_errors") - errors);
 }
 
 /* Posts a WRITE to a page that is not there. Returns the address that has to be served. */

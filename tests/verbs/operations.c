@@ -56,7 +56,7 @@ static const struct lens small = { 3, { 3, 60, 130 } };
 /* Out of memory, so that whoever uses it next has to fault. */
 static void cool(const struct t_buf *b)
 {
-	if (!t_opts.odp)
+	if (t_opts.mode == T_PINNED)
 		return;
 	t_check(t_pageout(b->map, b->map_len), "the buffer stays in memory");
 }

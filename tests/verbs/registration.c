@@ -7,13 +7,9 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
-#include <grp.h>
-#include <pwd.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/resource.h>
-#include <sys/stat.h>
 #include <sys/time.h>
 #include <unistd.h>
 
@@ -101,27 +97,12 @@ static void pinning_is_seen(const void *arg)
 		t_status_kb("VmPin"));
 }
 
-/* The device is opened after this: what a file may do goes by who opened it. */
-static void become_nobody(rlim_t memlock)
-{
-	struct rlimit lim = { memlock, memlock };
-	struct passwd *pw = getpwnam("nobody");
-
-	if (!pw)
-		t_die("no user nobody");
-	if (chmod("/dev/infiniband/uverbs0", 0666))
-		t_die("/dev/infiniband/uverbs0: %s", strerror(errno));
-	if (setrlimit(RLIMIT_MEMLOCK, &lim) || setgroups(0, NULL) ||
-	    setgid(pw->pw_gid) || setuid(pw->pw_uid))
-		t_die("becoming nobody: %s", strerror(errno));
-}
-
 static void memlock_is_not_charged(const void *arg)
 {
 	struct t_region r = { 0 };
 
 	(void)arg;
-	become_nobody(65536);
+	t_become_nobody(65536);
 	t_pair_open(&r.pair, NULL);
 	t_buf_alloc(&r.scratch, 0, T_PAGE);
 	t_reg_pinned(&r.scratch, &r.pair.dev);
@@ -137,7 +118,7 @@ static void memlock_stops_pinning(const void *arg)
 	struct t_buf b;
 
 	(void)arg;
-	become_nobody(65536);
+	t_become_nobody(65536);
 	t_dev_open(&dev);
 	t_buf_alloc(&b, 0, 4 * MIB);
 	t_check(!t_try_reg(&dev, b.p, b.len, T_REMOTE),
