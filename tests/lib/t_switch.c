@@ -7,11 +7,11 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "t.h"
 
 #define SWITCH		"/sys/module/rdma_rxe/parameters/on_demand_mr"
+#define DEVICE_SWITCH	"/sys/class/infiniband/%s/on_demand_mr"
 #define HW_COUNTERS	"/sys/class/infiniband/%s/ports/1/hw_counters/%s"
 
 static const char * const fallbacks[] = {
@@ -48,15 +48,22 @@ static long all_fallbacks(void)
 	return sum;
 }
 
-/* A program before this one may have been killed with the switch on. */
+/* As a kernel without them is; a program before this one may have been killed. */
+static bool switches_off(void)
+{
+	char path[128];
+
+	snprintf(path, sizeof(path), DEVICE_SWITCH, t_opts.dev);
+	return t_switch_set("asked") && t_write_file(path, "default");
+}
+
 void t_switch_begin(void)
 {
-	if (t_opts.mode != T_SWITCHED) {
-		if (!access(SWITCH, W_OK))
-			t_switch_set("asked");
+	bool there = switches_off();
+
+	if (t_opts.mode != T_SWITCHED)
 		return;
-	}
-	if (!t_switch_set("always"))
+	if (!there || !t_switch_set("always"))
 		t_die("%s: %s", SWITCH, strerror(errno));
 	on_demand = t_device_count("mr_on_demand");
 	pinned = all_fallbacks();
@@ -67,7 +74,7 @@ bool t_switch_end(void)
 {
 	if (t_opts.mode != T_SWITCHED)
 		return true;
-	t_switch_set("asked");
+	switches_off();
 	on_demand = t_device_count("mr_on_demand") - on_demand;
 	pinned = all_fallbacks() - pinned;
 	t_diag("%ld regions on demand, %ld pinned", on_demand, pinned);
