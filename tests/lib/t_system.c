@@ -214,7 +214,8 @@ bool t_wait_exit(pid_t pid, int ms, int *status)
 }
 
 /*
- * A plain user with that much locked memory. The device is opened after this: what a file may do goes by who opened it.
+ * A plain user with that much locked memory. The device is opened after this: what a
+ * file may do goes by who opened it.
  */
 void t_become_nobody(rlim_t memlock)
 {
