@@ -9,33 +9,22 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/swap.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "t.h"
+#include "t_net.h"
+#include "t_slow.h"
 
 #define MIB		(1UL << 20)
-#define COUNTERS	"/sys/class/infiniband/rxe0/ports/1/hw_counters/"
 
 /* ---- where pages come at once ---- */
 
-/* What a network would have had to do with; and how much there was of it. */
-static const char * const counters[] = {
-	"duplicate_request", "out_of_seq_request", "rcvd_rnr_err", "send_rnr_err",
-	"rcvd_seq_err", "retry_exceeded_err", "retry_rnr_exceeded_err",
-	"completer_retry_err", "send_err", "sent_pkts",
-};
-
-#define N_COUNTERS	T_ARRAY_SIZE(counters)
-
 struct counts {
-	long n[N_COUNTERS];
+	struct t_net net;
 	long faults;
 };
 
@@ -44,25 +33,8 @@ static size_t mib = 16;
 
 static void read_counts(struct counts *c)
 {
-	char path[128];
-	size_t i;
-
-	t_sleep_ms(50); /* the kernel keeps them for a while */
-	for (i = 0; i < N_COUNTERS; i++) {
-		snprintf(path, sizeof(path), COUNTERS "%s", counters[i]);
-		c->n[i] = t_read_long(path);
-		t_check(c->n[i] >= 0, "no counter %s", counters[i]);
-	}
+	t_net_read(&c->net);
 	c->faults = t_stat("faults");
-}
-
-static void subtract(struct counts *c, const struct counts *from)
-{
-	size_t i;
-
-	for (i = 0; i < N_COUNTERS; i++)
-		c->n[i] -= from->n[i];
-	c->faults -= from->faults;
 }
 
 struct transfer {
@@ -127,36 +99,20 @@ static void move(const struct transfer *t, bool odp, struct counts *c)
 		one_message(&x, t, i);
 	}
 	read_counts(c);
-	subtract(c, &before);
+	t_net_since(&c->net, &before.net);
+	c->faults -= before.faults;
 	t_buf_free(&x.src);
 	t_buf_free(&x.dst);
 	t_pair_close(&x.pair);
 }
 
-static bool none_higher(const struct counts *c, const struct counts *than)
-{
-	size_t i;
-
-	for (i = 0; i < N_COUNTERS; i++) {
-		if (c->n[i] > than->n[i])
-			return false;
-	}
-	return true;
-}
-
 /* Both in one boot, one after the other. */
-static void compare(const struct transfer *t, struct counts *pinned, struct counts *odp)
+static bool compare(const struct transfer *t, struct counts *pinned, struct counts *odp)
 {
-	size_t i;
-
 	move(t, false, pinned);
 	move(t, true, odp);
-	for (i = 0; i < N_COUNTERS; i++) {
-		if (pinned->n[i] || odp->n[i])
-			t_diag("%s: %ld pinned, %ld on demand", counters[i], pinned->n[i],
-			       odp->n[i]);
-	}
 	t_diag("%ld faults for %zu messages of 1 MiB", odp->faults, mib);
+	return t_net_no_more(&odp->net, &pinned->net, "");
 }
 
 /*
@@ -170,10 +126,8 @@ static void costs_the_network_nothing(const void *arg)
 	struct counts pinned, odp;
 	int tries = 3;
 
-	do {
-		compare(t, &pinned, &odp);
-	} while (--tries && !none_higher(&odp, &pinned));
-	t_check(none_higher(&odp, &pinned), "more than pinned, each time");
+	while (!compare(t, &pinned, &odp))
+		t_check(--tries, "more than pinned, each time");
 	t_check(!pinned.faults, "pinned memory was faulted");
 	t_check(odp.faults >= 2 * (long)mib, "the transfers were not cold");
 	/* of 512 pages; how many depends on how fast they come from swap */
@@ -371,54 +325,18 @@ static void open_own(struct t_region *own)
 
 #define UFFD_LEN	(2 * T_PAGE)
 
-/* Faults that wait for the handler, each until it is due. */
-struct handler {
-	int uffd;
-	u8 *base;
-	u64 address[64];
-	u64 due[64];
-	unsigned int n;
-};
-
-static void take_faults(struct handler *h, int ms)
-{
-	u64 address;
-
-	while (h->n < T_ARRAY_SIZE(h->due) && t_uffd_wait(h->uffd, ms, &address)) {
-		h->address[h->n] = address;
-		h->due[h->n++] = t_now_ms() + UFFD_MS;
-	}
-}
-
-static void serve_due(struct handler *h)
-{
-	u64 offset, now = t_now_ms();
-	u8 page[T_PAGE];
-	unsigned int i;
-
-	for (i = 0; i < h->n; i++) {
-		if (!h->address[i] || h->due[i] > now)
-			continue;
-		offset = (h->address[i] - (uintptr_t)h->base) % UFFD_LEN;
-		t_fill_at(page, T_PAGE, offset, SEED);
-		t_uffd_serve(h->uffd, h->address[i], page);
-		h->address[i] = 0;
-	}
-}
-
 /* All six wait in one handler, which serves nothing before the others are done. */
 static void slow_handler(const void *arg)
 {
 	struct waiting w[PARTS];
-	struct handler h = { 0 };
+	struct t_slow h = { .ms = UFFD_MS, .round = SEED };
 	struct t_region own;
 	struct other other;
 	unsigned int i;
 
 	(void)arg;
 	fork_other(&other);
-	h.base = t_map(PARTS * UFFD_LEN, MAP_PRIVATE | MAP_ANONYMOUS, -1);
-	h.uffd = t_uffd_open();
+	t_slow_open(&h, UFFD_LEN, PARTS);
 	for (i = 0; i < PARTS; i++)
 		open_waiting(&w[i], i, h.base + i * UFFD_LEN, UFFD_LEN);
 	open_own(&own);
@@ -426,110 +344,21 @@ static void slow_handler(const void *arg)
 	for (i = 0; i < PARTS; i++)
 		post(&w[i]);
 	while (h.n < PARTS)
-		take_faults(&h, 100);
+		t_slow_take(&h, 100);
 	others_go_on(&other, &own);
 	t_check(!look_all(w, PARTS) && h.n >= PARTS, "nothing waited");
 	while (!look_all(w, PARTS)) {
-		take_faults(&h, 20);
-		serve_due(&h);
+		t_slow_take(&h, 20);
+		t_slow_serve(&h);
 	}
-	take_faults(&h, 1);
+	t_slow_take(&h, 1);
 	t_uffd_watch(h.uffd, h.base, T_PAGE);
 	check_usable(w, PARTS);
 }
 
 /* ---- a disk that takes its time ---- */
 
-#define SLOW_SWAP	"/dev/mapper/unpin-slow"
-#define DMSETUP		"DM_DISABLE_UDEV=1 dmsetup "
 #define GROUP		"unpin-slow"
-
-static void run(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
-
-static void run(const char *fmt, ...)
-{
-	char command[512];
-	va_list ap;
-
-	va_start(ap, fmt);
-	vsnprintf(command, sizeof(command), fmt, ap);
-	va_end(ap);
-	t_check(!system(command), "%s", command);
-}
-
-/* Swap that is used before any other, and takes @ms for each read. */
-static void open_slow_swap(unsigned int ms)
-{
-	const char *disks = getenv("UNPIN_DISKS");
-	char disk[64];
-
-	if (!disks || sscanf(disks, "%63s", disk) != 1)
-		t_die("no disk in UNPIN_DISKS: this test wants a guest with --disk");
-	/* what a case left that failed */
-	run("! dmsetup status unpin-slow >/dev/null 2>&1 || "
-	    "{ dmsetup resume unpin-slow; swapoff " SLOW_SWAP "; "
-	    DMSETUP "remove unpin-slow; }");
-	run("modprobe dm-delay && mkswap %s >/dev/null 2>&1", disk);
-	run(DMSETUP "create unpin-slow --table "
-	    "\"0 $(blockdev --getsz %s) delay %s 0 %u %s 0 0\" >/dev/null", disk, disk, ms, disk);
-	if (swapon(SLOW_SWAP, SWAP_FLAG_PREFER | 100))
-		t_die("swapon: %s", strerror(errno));
-}
-
-/* What is still in it is read back first. */
-static void close_slow_swap(void)
-{
-	if (swapoff(SLOW_SWAP))
-		t_die("swapoff: %s", strerror(errno));
-	run(DMSETUP "remove unpin-slow");
-}
-
-/* What is read from it now comes when it is released, however long that takes. */
-static void hold_slow_swap(void)
-{
-	run(DMSETUP "suspend --noflush --nolockfs unpin-slow");
-}
-
-static void release_slow_swap(void)
-{
-	run(DMSETUP "resume unpin-slow");
-}
-
-/* Pieces that each hold the pattern; charged to the group of which evict() knows. */
-static u8 *fill_pieces(unsigned int n)
-{
-	u8 *p = t_map(n * MIB, MAP_PRIVATE | MAP_ANONYMOUS, -1);
-	unsigned int i;
-
-	t_check(!madvise(p, n * MIB, MADV_NOHUGEPAGE), "MADV_NOHUGEPAGE");
-	for (i = 0; i < n; i++)
-		t_fill(p + i * MIB, MIB, SEED);
-	return p;
-}
-
-/*
- * Out of memory, and out of the swap cache, so that it has to be read. What else this
- * process has stays, or it would wait for that itself.
- */
-static void evict(u8 *p, size_t len)
-{
-	char text[32];
-	long cached;
-	int tries;
-
-	t_check(!mlockall(MCL_CURRENT) && !munlock(p, len), "mlockall: %s", strerror(errno));
-	t_check(t_pageout(p, len), "the region stays in memory");
-	for (tries = 0; tries < 200; tries++) {
-		cached = t_group_value(GROUP, "memory.stat", "swapcached");
-		if (!cached)
-			return;
-		snprintf(text, sizeof(text), "%ld", cached);
-		/* an error if it was less than that */
-		t_write_file("/sys/fs/cgroup/" GROUP "/memory.reclaim", text);
-		t_sleep_ms(20);
-	}
-	t_check(false, "%ld bytes stay in the swap cache", cached);
-}
 
 static void slow_disk(const void *arg)
 {
@@ -541,15 +370,15 @@ static void slow_disk(const void *arg)
 	u8 *p;
 
 	(void)arg;
-	open_slow_swap(DISK_MS);
+	t_slow_swap_open(DISK_MS);
 	fork_other(&other);
 	open_own(&own);
 	t_group_make(GROUP, "max", "max");
 	t_group_join(GROUP);
-	p = fill_pieces(n);
+	p = t_slow_swap_map(MIB, n, SEED);
 	for (i = 0; i < n; i++)
 		open_waiting(&w[i], i, p + i * MIB, MIB);
-	evict(p, n * MIB);
+	t_slow_swap_evict(GROUP, p, n * MIB);
 	read = t_vmstat("pswpin");
 	for (i = 0; i < n; i++)
 		post(&w[i]);
@@ -561,7 +390,7 @@ static void slow_disk(const void *arg)
 	check_usable(w, n);
 	munmap(p, n * MIB);
 	t_group_leave(GROUP);
-	close_slow_swap();
+	t_slow_swap_close();
 }
 
 /* ---- leaving while it waits ---- */
@@ -583,8 +412,8 @@ static void start_waiting(struct waiting *w, enum part part, u8 *p)
 	long before = t_stat("faults_running");
 
 	open_waiting(w, part, p, MIB);
-	evict(p, MIB);
-	hold_slow_swap();
+	t_slow_swap_evict(GROUP, p, MIB);
+	t_slow_swap_hold();
 	post(w);
 	wait_until_faulting(before);
 }
@@ -595,7 +424,7 @@ static void leave(enum leaving how, enum part part)
 	u8 *p;
 
 	t_group_join(GROUP);
-	p = fill_pieces(1);
+	p = t_slow_swap_map(MIB, 1, SEED);
 	start_waiting(&w, part, p);
 	if (how == DEREG)
 		t_dereg(&w.r.buf);
@@ -619,7 +448,7 @@ static void leaves_promptly(enum leaving how, enum part part)
 	}
 	ended = t_wait_exit(pid, 40000, &status);
 	faulting = t_stat("faults_running") > 0;
-	release_slow_swap();
+	t_slow_swap_release();
 	t_check(ended, "%s: it does not end", part_names[part]);
 	t_check(how == KILL ? WIFSIGNALED(status) : status == 0, "%s: status %#x",
 		part_names[part], status);
@@ -634,12 +463,12 @@ static void leaving(const void *arg)
 	const enum leaving *how = arg;
 	size_t i;
 
-	open_slow_swap(0);
+	t_slow_swap_open(0);
 	t_group_make(GROUP, "max", "max");
 	for (i = 0; i < T_ARRAY_SIZE(parts); i++)
 		leaves_promptly(*how, parts[i]);
 	t_group_leave(GROUP);
-	close_slow_swap();
+	t_slow_swap_close();
 }
 
 static const struct transfer transfers[] = {

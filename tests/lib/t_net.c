@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
+#include <stdio.h>
+
+#include "t_net.h"
+
+/* The last says how much there was of it. */
+static const char * const names[T_NET] = {
+	"duplicate_request", "out_of_seq_request", "rcvd_rnr_err", "send_rnr_err",
+	"rcvd_seq_err", "retry_exceeded_err", "retry_rnr_exceeded_err",
+	"completer_retry_err", "send_err", "sent_pkts",
+};
+
+void t_net_read(struct t_net *net)
+{
+	char path[128];
+	size_t i;
+
+	t_sleep_ms(50); /* the kernel keeps them for a while */
+	for (i = 0; i < T_NET; i++) {
+		snprintf(path, sizeof(path), "/sys/class/infiniband/%s/ports/1/hw_counters/%s",
+			 t_opts.dev, names[i]);
+		net->n[i] = t_read_long(path);
+		t_check(net->n[i] >= 0, "no counter %s", names[i]);
+	}
+}
+
+void t_net_since(struct t_net *net, const struct t_net *before)
+{
+	size_t i;
+
+	for (i = 0; i < T_NET; i++)
+		net->n[i] -= before->n[i];
+}
+
+/* What pinned transfers cost is what the network costs. */
+bool t_net_no_more(const struct t_net *odp, const struct t_net *pinned, const char *whose)
+{
+	bool none = true;
+	size_t i;
+
+	for (i = 0; i < T_NET; i++) {
+		if (pinned->n[i] || odp->n[i])
+			t_diag("%s%s: %ld pinned, %ld on demand", whose, names[i],
+			       (long)pinned->n[i], (long)odp->n[i]);
+		none &= odp->n[i] <= pinned->n[i];
+	}
+	return none;
+}
