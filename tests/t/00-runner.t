@@ -36,6 +36,16 @@ check "tests/group exits with 1 if anything failed" test $status = 1
 check "and shows what a lost guest said last" \
 	grep -q '^# log: .*Kernel panic - not syncing: sysrq' "$tmp/tap"
 
+UNPIN_PLAN=tests/runner/plan tests/group pair >"$tmp/pair" 2>"$tmp/err"
+grep -E '^(not )?ok' "$tmp/pair" | sed 's/ (.*//' >"$tmp/got"
+check "a peer that is lost fails its group, and nothing else" \
+	diff -u - "$tmp/got" <<EOF
+ok 1 - sham[waits] the peer has been there
+ok 2 - sham[waits] ends well
+not ok 3 - pair: the peer serves, kernel log clean
+ok 4 - pair: modules unload, kernel log clean
+EOF
+
 tests/tally "$tmp/tap" >"$tmp/tally"
 check "the tally counts them" \
 	grep -qx '27 passed, 15 failed, 1 skipped' "$tmp/tally"
