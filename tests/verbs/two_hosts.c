@@ -7,10 +7,11 @@
  * With --serve it is the other host: see tests/lib/t_peer.h.
  */
 #define _GNU_SOURCE
-#include <stdio.h>
-#include <stdlib.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "t_net.h"
 #include "t_peer.h"
@@ -618,6 +619,88 @@ static void slow_disk(const void *arg)
 	t_slow_swap_close();
 }
 
+/* ---- leaving while the peer waits ---- */
+
+enum leaving { DEREG, DESTROY_QP, KILL };
+
+static void wait_until_faulting(struct t_slow *h)
+{
+	u64 end = t_deadline(20000);
+
+	while (!h->n) {
+		t_check(t_now_ms() < end, "no fault came");
+		t_slow_take(h, 20);
+	}
+}
+
+static void peer_is_told(struct waiting *w, enum ibv_wc_status want)
+{
+	t_expect(t_far_poll(&w->far, PATIENT_MS).status, want, "the %s", part_names[w->part]);
+}
+
+/* Nobody serves the page. */
+static void leave(enum leaving how, enum part part)
+{
+	struct t_slow h = { .ms = UFFD_MS };
+	struct waiting w;
+	struct t_peer peer;
+	struct t_dev dev;
+
+	t_peer_open(&peer);
+	t_dev_open(&dev);
+	t_slow_open(&h, T_PAGE, 1);
+	open_waiting(&w, part, &peer, &dev, 6, h.base, T_PAGE);
+	t_uffd_watch(h.uffd, h.base, T_PAGE);
+	post(&w);
+	wait_until_faulting(&h);
+	if (how == KILL)
+		kill(getpid(), SIGKILL);
+	if (how == DEREG) {
+		t_dereg(&w.near);
+		peer_is_told(&w, part == RECEIVE ? IBV_WC_REM_OP_ERR : IBV_WC_REM_ACCESS_ERR);
+	} else {
+		t_ep_close(&w.far.near);
+		peer_is_told(&w, IBV_WC_RETRY_EXC_ERR);
+	}
+}
+
+/* The peer is as good as before, too. */
+static void peer_goes_on(void)
+{
+	struct t_buf near;
+	struct t_far far;
+	struct t_peer peer;
+	struct t_dev dev;
+
+	t_peer_open(&peer);
+	t_dev_open(&dev);
+	open_other(&far, &near, &peer, &dev);
+	t_check(t_far_exchange(&far, &near, 3, 1) == 3, "an exchange was wrong");
+}
+
+static void leaving(const void *arg)
+{
+	static const enum part parts[] = { WRITTEN, READ_FROM, RECEIVE, ATOMIC };
+	const enum leaving *how = arg;
+	int status;
+	size_t i;
+	pid_t pid;
+
+	for (i = 0; i < T_ARRAY_SIZE(parts); i++) {
+		pid = t_fork();
+		if (!pid) {
+			leave(*how, parts[i]);
+			_exit(0);
+		}
+		t_check(t_wait_exit(pid, 40000, &status), "it does not end");
+		t_check(*how == KILL ? WIFSIGNALED(status) : status == 0, "%s: status %#x",
+			part_names[parts[i]], status);
+		t_check(t_stat_wait("faults_running", 0, 20000), "a fault is left");
+		t_check(t_stat_wait("mirrors", 0, 20000), "a mirror is left");
+	}
+	peer_goes_on();
+}
+
 static const struct way ways[] = {
 	{ IBV_QPT_RC, IBV_WR_RDMA_WRITE },
 	{ IBV_QPT_RC, IBV_WR_RDMA_WRITE_WITH_IMM },
@@ -640,6 +723,8 @@ static const struct slow slows[] = {
 	{ 2 * T_PAGE, 7 }, { T_PAGE, 6 },
 };
 
+static const enum leaving leavings[] = { DEREG, DESTROY_QP, KILL };
+
 static const struct t_case cases[] = {
 	{ "the peer is not ours", T_BOTH, unmodified, NULL },
 	{ "RC WRITE", T_BOTH, operation, &ways[0] },
@@ -661,6 +746,9 @@ static const struct t_case cases[] = {
 	{ "slow handler: all complete, another goes on", T_ODP, slow_handler, &slows[0] },
 	{ "slow handler: with retries that end", T_ODP, slow_handler, &slows[1] },
 	{ "slow disk: all complete, another goes on", T_ODP, slow_disk, NULL },
+	{ "dereg while the peer waits", T_ODP, leaving, &leavings[0] },
+	{ "destroying a queue pair while the peer waits", T_ODP, leaving, &leavings[1] },
+	{ "kill -9 while the peer waits", T_ODP, leaving, &leavings[2] },
 };
 
 /* two_hosts --mr MODE [...], and in the other guest: two_hosts --serve */
