@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
+/* Reading the counters, and holding those of on-demand memory against pinned memory's. */
 #include <stdio.h>
 
 #include "t_net.h"

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
+/* Asking the peer: one request, one reply, over the connection that the case has. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
+/* Pages that take seconds: a test serves its own, or a device-mapper delays the disk. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <stdarg.h>
