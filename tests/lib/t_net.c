@@ -33,6 +33,16 @@ void t_net_since(struct t_net *net, const struct t_net *before)
 		net->n[i] -= before->n[i];
 }
 
+void t_net_show(const struct t_net *net, const char *whose)
+{
+	size_t i;
+
+	for (i = 0; i < T_NET; i++) {
+		if (net->n[i])
+			t_diag("%s%s: %ld", whose, names[i], (long)net->n[i]);
+	}
+}
+
 /* What pinned transfers cost is what the network costs. */
 bool t_net_no_more(const struct t_net *odp, const struct t_net *pinned, const char *whose)
 {

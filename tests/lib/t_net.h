@@ -13,6 +13,7 @@ struct t_net {
 
 void t_net_read(struct t_net *net);
 void t_net_since(struct t_net *net, const struct t_net *before);
+void t_net_show(const struct t_net *net, const char *whose);
 bool t_net_no_more(const struct t_net *odp, const struct t_net *pinned, const char *whose);
 
 #endif

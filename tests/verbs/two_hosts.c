@@ -386,25 +386,27 @@ struct waiting {
 	u64 posted;
 };
 
-/* The timeout that everybody takes; to rxe 7 retries are as many as it takes. */
-static struct t_cfg usual(u8 retry_cnt)
-{
-	struct t_cfg cfg = T_CFG_DEFAULT;
+/*
+ * The first is what everybody takes; but to rxe 7 retries are as many as it takes. With
+ * the other a peer that is told nothing gives up after 7.5 s, and in less than one a
+ * busy host lets it retry for no reason.
+ */
+static const struct t_cfg usual = {
+	.mtu = IBV_MTU_1024, .timeout = 14, .retry_cnt = 7, .rnr_retry = 7,
+	.min_rnr_timer = 12, .depth = 128, .max_sge = 8,
+};
 
-	cfg.timeout = 14;
-	cfg.retry_cnt = retry_cnt;
-	cfg.rnr_retry = 7;
-	return cfg;
-}
+static const struct t_cfg impatient = {
+	.mtu = IBV_MTU_1024, .timeout = 18, .retry_cnt = 6, .rnr_retry = 7,
+	.min_rnr_timer = 12, .depth = 128, .max_sge = 8,
+};
 
 static void open_waiting(struct waiting *w, enum part part, struct t_peer *peer,
-			 struct t_dev *dev, u8 retry_cnt, void *p, size_t len)
+			 struct t_dev *dev, const struct t_cfg *cfg, void *p, size_t len)
 {
-	struct t_cfg cfg = usual(retry_cnt);
-
 	memset(w, 0, sizeof(*w));
 	w->part = part;
-	t_far_open(&w->far, peer, part, dev, &cfg, len + T_PAGE);
+	t_far_open(&w->far, peer, part, dev, cfg, len + T_PAGE);
 	t_buf_wrap(&w->near, p, part == ATOMIC ? T_PAGE : len);
 	t_reg(&w->near, dev);
 	if (part == WRITTEN || part == RECEIVE || part == LOCAL_TARGET)
@@ -530,9 +532,7 @@ static void check_all_usable(struct waiting *w)
 static void open_other(struct t_far *far, struct t_buf *near, struct t_peer *peer,
 		       struct t_dev *dev)
 {
-	struct t_cfg cfg = usual(7);
-
-	t_far_open(far, peer, PARTS, dev, &cfg, T_PAGE);
+	t_far_open(far, peer, PARTS, dev, &usual, T_PAGE);
 	t_buf_alloc(near, 5, 999);
 	t_reg(near, dev);
 }
@@ -552,16 +552,28 @@ static void other_goes_on(struct t_far *far, const struct t_buf *near)
 /* A page that is slow, and another in mid-message if there are two. */
 struct slow {
 	size_t len;
-	u8 retry_cnt;
+	const struct t_cfg *cfg;
+	unsigned int ms;
 };
+
+/* How much of a network event it was. */
+static void show_counts(struct t_peer *peer, const struct t_net *before)
+{
+	struct t_net there;
+
+	t_peer_net(peer, &there);
+	t_net_since(&there, before);
+	t_net_show(&there, "there: ");
+}
 
 /* All wait in one handler, which serves nothing before the other is done. */
 static void slow_handler(const void *arg)
 {
 	const struct slow *slow = arg;
-	struct t_slow h = { .ms = UFFD_MS, .round = SEED };
+	struct t_slow h = { .ms = slow->ms, .round = SEED };
 	struct waiting w[PARTS];
 	struct t_buf other_near;
+	struct t_net before;
 	struct t_far other;
 	struct t_peer peer;
 	struct t_dev dev;
@@ -571,10 +583,11 @@ static void slow_handler(const void *arg)
 	t_dev_open(&dev);
 	t_slow_open(&h, slow->len, PARTS);
 	for (i = 0; i < PARTS; i++)
-		open_waiting(&w[i], i, &peer, &dev, slow->retry_cnt, h.base + i * slow->len,
+		open_waiting(&w[i], i, &peer, &dev, slow->cfg, h.base + i * slow->len,
 			     slow->len);
 	open_other(&other, &other_near, &peer, &dev);
 	t_uffd_watch(h.uffd, h.base, PARTS * slow->len);
+	t_peer_net(&peer, &before);
 	for (i = 0; i < PARTS; i++)
 		post(&w[i]);
 	while (h.n < PARTS)
@@ -585,6 +598,7 @@ static void slow_handler(const void *arg)
 		t_slow_take(&h, 20);
 		t_slow_serve(&h);
 	}
+	show_counts(&peer, &before);
 	check_all_usable(w);
 }
 
@@ -608,12 +622,15 @@ static void slow_disk(const void *arg)
 	open_other(&other, &other_near, &peer, &dev);
 	p = t_slow_swap_map(DISK_LEN, PARTS, SEED);
 	for (i = 0; i < PARTS; i++)
-		open_waiting(&w[i], i, &peer, &dev, 7, p + i * DISK_LEN, DISK_LEN);
+		open_waiting(&w[i], i, &peer, &dev, &usual, p + i * DISK_LEN, DISK_LEN);
 	t_slow_swap_evict(GROUP, p, PARTS * DISK_LEN);
 	read = t_vmstat("pswpin");
+	t_slow_swap_hold();
 	for (i = 0; i < PARTS; i++)
 		post(&w[i]);
 	other_goes_on(&other, &other_near);
+	t_check(!look_all(w), "nothing waited");
+	t_slow_swap_release();
 	while (!look_all(w))
 		t_sleep_ms(10);
 	t_check(t_vmstat("pswpin") - read >= (long)(5 * DISK_LEN / T_PAGE),
@@ -647,6 +664,7 @@ static void peer_is_told(struct waiting *w, enum ibv_wc_status want)
 static void leave(enum leaving how, enum part part)
 {
 	struct t_slow h = { .ms = UFFD_MS };
+	struct t_cfg cfg = usual;
 	struct waiting w;
 	struct t_peer peer;
 	struct t_dev dev;
@@ -654,7 +672,10 @@ static void leave(enum leaving how, enum part part)
 	t_peer_open(&peer);
 	t_dev_open(&dev);
 	t_slow_open(&h, T_PAGE, 1);
-	open_waiting(&w, part, &peer, &dev, 6, h.base, T_PAGE);
+	/* it would retry for ever, with nobody there */
+	if (how == DESTROY_QP)
+		cfg.retry_cnt = 6;
+	open_waiting(&w, part, &peer, &dev, &cfg, h.base, T_PAGE);
 	t_uffd_watch(h.uffd, h.base, T_PAGE);
 	post(&w);
 	wait_until_faulting(&h);
@@ -725,7 +746,7 @@ static const struct quiet quiets[] = {
 };
 
 static const struct slow slows[] = {
-	{ 2 * T_PAGE, 7 }, { T_PAGE, 6 },
+	{ 2 * T_PAGE, &usual, UFFD_MS }, { T_PAGE, &impatient, 2 * UFFD_MS },
 };
 
 static const enum leaving leavings[] = { DEREG, DESTROY_QP, KILL };
