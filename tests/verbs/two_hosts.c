@@ -348,17 +348,31 @@ static void move(const struct quiet *q, bool odp, struct counts *c)
 	c->faults -= before.faults;
 }
 
-static void costs_the_network_nothing(const void *arg)
+static bool compare(const struct quiet *q)
 {
 	struct counts pinned, odp;
+	bool none;
 
-	move(arg, false, &pinned);
-	move(arg, true, &odp);
-	t_net_no_more(&odp.here, &pinned.here, "here: ");
-	t_net_no_more(&odp.there, &pinned.there, "there: ");
+	move(q, false, &pinned);
+	move(q, true, &odp);
+	none = t_net_no_more(&odp.here, &pinned.here, "here: ");
+	none &= t_net_no_more(&odp.there, &pinned.there, "there: ");
 	t_check(!pinned.faults, "pinned memory was faulted");
 	t_diag("%ld faults for %u messages of 1 MiB", odp.faults,
 	       (unsigned int)quiet_messages());
+	return none;
+}
+
+/* A busy host repeats something now and then; what faults cost they cost each time. */
+static void costs_the_network_nothing(const void *arg)
+{
+	int tries;
+
+	for (tries = 0; tries < 3; tries++) {
+		if (compare(arg))
+			return;
+	}
+	t_check(false, "more than pinned, each time");
 }
 
 /* ---- pages that take seconds ---- */
