@@ -85,7 +85,9 @@ static enum mm_mirror_answer vma_admits(struct vm_area_struct *vma,
 	    !arch_vma_access_permitted(vma, write, false, false) ||
 	    vma_ends_before(vma, last))
 		return MM_MIRROR_UNMAPPED;
-	if (vma_check(vma, write))
+	/* where some entries may be special, of which only a fault knows */
+	if (vma_check(vma, write) ||
+	    ((vma->vm_flags & VM_MIXEDMAP) && !vma_is_dax(vma)))
 		return MM_MIRROR_UNFIT;
 	if (vma_handler_deaf(vma))
 		return MM_MIRROR_UNHEARD;

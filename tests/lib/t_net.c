@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /* Reading the counters, and holding those of on-demand memory against pinned memory's. */
-#include <stdio.h>
-
 #include "t_net.h"
 
 /* The last says how much there was of it. */
@@ -13,16 +11,10 @@ static const char * const names[T_NET] = {
 
 void t_net_read(struct t_net *net)
 {
-	char path[128];
 	size_t i;
 
-	t_sleep_ms(50); /* the kernel keeps them for a while */
-	for (i = 0; i < T_NET; i++) {
-		snprintf(path, sizeof(path), "/sys/class/infiniband/%s/ports/1/hw_counters/%s",
-			 t_opts.dev, names[i]);
-		net->n[i] = t_read_long(path);
-		t_check(net->n[i] >= 0, "no counter %s", names[i]);
-	}
+	for (i = 0; i < T_NET; i++)
+		net->n[i] = t_device_count(names[i]);
 }
 
 void t_net_since(struct t_net *net, const struct t_net *before)

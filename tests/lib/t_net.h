@@ -5,7 +5,8 @@
 
 #include "t.h"
 
-#define T_NET	10
+#define T_NET		10
+#define T_NET_SEND_ERR	8
 
 struct t_net {
 	s64 n[T_NET];

@@ -8,6 +8,8 @@
  */
 #define _GNU_SOURCE
 #include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
@@ -375,10 +377,47 @@ static void costs_the_network_nothing(const void *arg)
 	t_check(false, "more than pinned, each time");
 }
 
+/* ---- a transmit queue that is full ---- */
+
+/* The queue that the link has without one is put back by taking it out. */
+static void set_queue(const char *what)
+{
+	char command[128];
+
+	snprintf(command, sizeof(command), "tc qdisc %s", what);
+	t_check(!system(command), "%s", command);
+}
+
+/*
+ * What it drops is lost, and sent again; whose it was matters to nobody. Then the other
+ * way, in which what it drops are our answers.
+ */
+static void full_queue(const void *arg)
+{
+	static const enum ibv_wr_opcode opcodes[] = { IBV_WR_RDMA_WRITE, IBV_WR_RDMA_READ };
+	struct t_net before, after;
+	size_t i;
+
+	(void)arg;
+	t_net_read(&before);
+	set_queue("replace dev eth0 root netem limit 16 rate 100mbit");
+	for (i = 0; i < T_ARRAY_SIZE(opcodes); i++) {
+		struct way way = { IBV_QPT_RC, opcodes[i] };
+		struct link l;
+
+		link_open(&l, &way, MIB / 4, IBV_MTU_4096);
+		one_message(&l, opcodes[i] == IBV_WR_RDMA_WRITE, true, 2 * i);
+	}
+	set_queue("del dev eth0 root");
+	t_net_read(&after);
+	t_net_since(&after, &before);
+	t_net_show(&after, "");
+	t_check(after.n[T_NET_SEND_ERR] > 0, "the queue was never full");
+}
+
 /* ---- pages that take seconds ---- */
 
 #define SEED		60	/* the round of what a page has when it comes */
-#define EXCHANGES	300	/* of another queue pair meanwhile, two transfers each */
 #define UFFD_MS		5000
 #define DISK_MS		2000
 #define DISK_LEN	(16 * T_PAGE)
@@ -542,6 +581,15 @@ static void check_all_usable(struct waiting *w)
 		check_usable(&w[i]);
 }
 
+/*
+ * Of another queue pair meanwhile, two transfers each. Fewer where they are slow: the
+ * kernel takes a disk that answers nothing for two minutes for a fault of its own.
+ */
+static u64 exchanges(void)
+{
+	return t_patience(1) > 1 ? 40 : 300;
+}
+
 /* Another queue pair of the peer's, with memory of ours that is there. */
 static void open_other(struct t_far *far, struct t_buf *near, struct t_peer *peer,
 		       struct t_dev *dev)
@@ -551,16 +599,22 @@ static void open_other(struct t_far *far, struct t_buf *near, struct t_peer *pee
 	t_reg(near, dev);
 }
 
+static void check_exchanges(const struct t_buf *near, u64 right, u64 begin)
+{
+	u64 wanted = exchanges();
+
+	t_check(right == wanted, "%llu of %llu exchanges were right",
+		(unsigned long long)right, (unsigned long long)wanted);
+	t_check_buf(near, wanted, "the last exchange");
+	t_diag("%llu transfers of another queue pair meanwhile, in %llu ms",
+	       (unsigned long long)(2 * wanted), (unsigned long long)(t_now_ms() - begin));
+}
+
 static void other_goes_on(struct t_far *far, const struct t_buf *near)
 {
-	u64 right, begin = t_now_ms();
+	u64 begin = t_now_ms();
 
-	right = t_far_exchange(far, near, EXCHANGES, 1);
-	t_check(right == EXCHANGES, "%llu of %u exchanges were right",
-		(unsigned long long)right, EXCHANGES);
-	t_check_buf(near, EXCHANGES, "the last exchange");
-	t_diag("%u transfers of another queue pair meanwhile, in %llu ms", 2 * EXCHANGES,
-	       (unsigned long long)(t_now_ms() - begin));
+	check_exchanges(near, t_far_exchange(far, near, exchanges(), 1), begin);
 }
 
 /* A page that is slow, and another in mid-message if there are two. */
@@ -578,6 +632,16 @@ static void show_counts(struct t_peer *peer, const struct t_net *before)
 	t_peer_net(peer, &there);
 	t_net_since(&there, before);
 	t_net_show(&there, "there: ");
+}
+
+static void wait_until_faulting(struct t_slow *h, unsigned int n)
+{
+	u64 end = t_deadline(20000);
+
+	while (h->n < n) {
+		t_check(t_now_ms() < end, "%u faults came, not %u", h->n, n);
+		t_slow_take(h, 20);
+	}
 }
 
 /* All wait in one handler, which serves nothing before the other is done. */
@@ -604,8 +668,7 @@ static void slow_handler(const void *arg)
 	t_peer_net(&peer, &before);
 	for (i = 0; i < PARTS; i++)
 		post(&w[i]);
-	while (h.n < PARTS)
-		t_slow_take(&h, 100);
+	wait_until_faulting(&h, PARTS);
 	other_goes_on(&other, &other_near);
 	t_check(!look_all(w), "nothing waited");
 	while (!look_all(w)) {
@@ -623,7 +686,9 @@ static void slow_disk(const void *arg)
 	struct t_far other;
 	struct t_peer peer;
 	struct t_dev dev;
+	u64 begin, right;
 	unsigned int i;
+	bool waited;
 	long read;
 	u8 *p;
 
@@ -642,9 +707,12 @@ static void slow_disk(const void *arg)
 	t_slow_swap_hold();
 	for (i = 0; i < PARTS; i++)
 		post(&w[i]);
-	other_goes_on(&other, &other_near);
-	t_check(!look_all(w), "nothing waited");
+	begin = t_now_ms();
+	right = t_far_exchange(&other, &other_near, exchanges(), 1);
+	waited = !look_all(w);
 	t_slow_swap_release();
+	check_exchanges(&other_near, right, begin);
+	t_check(waited, "nothing waited");
 	while (!look_all(w))
 		t_sleep_ms(10);
 	t_check(t_vmstat("pswpin") - read >= (long)(5 * DISK_LEN / T_PAGE),
@@ -658,16 +726,6 @@ static void slow_disk(const void *arg)
 /* ---- leaving while the peer waits ---- */
 
 enum leaving { DEREG, DESTROY_QP, KILL };
-
-static void wait_until_faulting(struct t_slow *h)
-{
-	u64 end = t_deadline(20000);
-
-	while (!h->n) {
-		t_check(t_now_ms() < end, "no fault came");
-		t_slow_take(h, 20);
-	}
-}
 
 static void peer_is_told(struct waiting *w, enum ibv_wc_status want)
 {
@@ -692,7 +750,7 @@ static void leave(enum leaving how, enum part part)
 	open_waiting(&w, part, &peer, &dev, &cfg, h.base, T_PAGE);
 	t_uffd_watch(h.uffd, h.base, T_PAGE);
 	post(&w);
-	wait_until_faulting(&h);
+	wait_until_faulting(&h, 1);
 	if (how == KILL)
 		kill(getpid(), SIGKILL);
 	if (how == DEREG) {
@@ -783,6 +841,7 @@ static const struct t_case cases[] = {
 	{ "quiet: the peer's WRITE", T_ODP, costs_the_network_nothing, &quiets[3] },
 	{ "quiet: the peer's READ", T_ODP, costs_the_network_nothing, &quiets[4] },
 	{ "quiet: the peer's SEND", T_ODP, costs_the_network_nothing, &quiets[5] },
+	{ "a full transmit queue loses packets, and no more", T_BOTH, full_queue, NULL },
 	{ "slow handler: all complete, another goes on", T_ODP, slow_handler, &slows[0] },
 	{ "slow handler: with retries that end", T_ODP, slow_handler, &slows[1] },
 	{ "slow disk: all complete, another goes on", T_ODP, slow_disk, NULL },
