@@ -29,7 +29,7 @@ struct counts {
 };
 
 /* --mib: what each kind of transfer moves, in messages of 1 MiB */
-static size_t mib = 16;
+static size_t mib;
 
 static void read_counts(struct counts *c)
 {
@@ -136,7 +136,6 @@ static void costs_the_network_nothing(const void *arg)
 
 /* ---- where they take seconds ---- */
 
-#define OTHERS		2000	/* transfers of others meanwhile */
 #define SEED		60	/* the round of what a page has when it comes */
 #define UFFD_MS		5000
 #define DISK_MS		2000
@@ -263,12 +262,18 @@ struct other {
 	int hear[2];
 };
 
+/* A debug kernel takes its time for each. */
+static unsigned int exchanges(void)
+{
+	return t_patience(1) > 1 ? 200 : 2000;
+}
+
 static void exchange_many(struct t_region *r)
 {
+	unsigned int i, n = exchanges();
 	size_t len = 512;
-	int i;
 
-	for (i = 0; i < OTHERS; i++) {
+	for (i = 0; i < n; i++) {
 		t_region_write(r, i % 7 * len, len);
 		t_region_cpu_holds(r, i % 7 * len, len, r->round);
 	}
@@ -502,6 +507,8 @@ int main(int argc, char **argv)
 	if (argc > 2 && !strcmp(argv[argc - 2], "--mib")) {
 		mib = strtoul(argv[argc - 1], NULL, 10);
 		argc -= 2;
+	} else {
+		mib = t_patience(1) > 1 ? 4 : 16;
 	}
 	t_opts.seconds = 90 + 2 * mib;
 	return t_main(argc, argv, cases, T_ARRAY_SIZE(cases));
