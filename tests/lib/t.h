@@ -114,6 +114,7 @@ void t_check_buf(const struct t_buf *b, u64 round, const char *what);
 int t_memfd(const char *name, size_t len, unsigned int flags);
 u64 t_pagemap(const void *p);
 bool t_page_present(const void *p);
+bool t_all_present(const void *p, size_t len);
 bool t_page_swapped(const void *p);
 u64 t_pfn(const void *p);
 bool t_page_dirty(const void *p);

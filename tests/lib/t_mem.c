@@ -153,6 +153,17 @@ bool t_page_present(const void *p)
 	return t_pagemap(p) & PM_PRESENT;
 }
 
+bool t_all_present(const void *p, size_t len)
+{
+	const u8 *page = (const u8 *)((uintptr_t)p & -T_PAGE), *end = (const u8 *)p + len;
+
+	for (; page < end; page += T_PAGE) {
+		if (!t_page_present(page))
+			return false;
+	}
+	return true;
+}
+
 bool t_page_swapped(const void *p)
 {
 	return t_pagemap(p) & PM_SWAPPED;

@@ -336,21 +336,10 @@ static int do_advise(void *ctx)
 	return ibv_advise_mr(a->r.pair.dev.pd, a->advice, a->flags, sge, T_ARRAY_SIZE(sge));
 }
 
-static bool all_present(const u8 *p, size_t len)
-{
-	const u8 *page = (const u8 *)((uintptr_t)p & -T_PAGE);
-
-	for (; page < p + len; page += T_PAGE) {
-		if (!t_page_present(page))
-			return false;
-	}
-	return true;
-}
-
 static bool advised_is_present(struct advising *a)
 {
-	return all_present(a->r.buf.p + a->at + 50, ADVISED) &&
-	       all_present(a->r.buf.p + a->at + OTHER_PART, ADVISED);
+	return t_all_present(a->r.buf.p + a->at + 50, ADVISED) &&
+	       t_all_present(a->r.buf.p + a->at + OTHER_PART, ADVISED);
 }
 
 static void check_brought(struct advising *a)

@@ -411,17 +411,6 @@ static void do_claim(const char *arg, const char *arg2)
 
 /* ---- prefetch ---- */
 
-static bool all_present(const u8 *p, size_t len)
-{
-	size_t off;
-
-	for (off = 0; off < len; off += T_PAGE) {
-		if (!t_page_present(p + off))
-			return false;
-	}
-	return true;
-}
-
 static void do_prefetch(const char *how, const char *arg2)
 {
 	bool wanted = is_word(how, "there");
@@ -435,7 +424,7 @@ static void do_prefetch(const char *how, const char *arg2)
 	r.buf.mr = enter("iova2", r.pair.dev.pd, &r.buf);
 	r.scratch.mr = enter("reg_mr", r.pair.dev.pd, &r.scratch);
 	t_check(r.buf.mr && r.scratch.mr, "registration: %s", strerror(errno));
-	t_check(all_present(r.buf.p, LEN) == wanted, "the memory is%s there",
+	t_check(t_all_present(r.buf.p, LEN) == wanted, "the memory is%s there",
 		wanted ? " not" : "");
 	faults = t_stat("faults");
 	t_region_exchange(&r, LEN / 2, T_PAGE);
