@@ -126,7 +126,7 @@ static void deliver(const char *text, size_t len)
 		return;
 	}
 	fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0666);
-	if (fd < 0 || write(fd, text, len) != (ssize_t)len)
+	if (fd < 0 || unpin_write(fd, text, len) != (ssize_t)len)
 		unpin_say("%s: %s", path, strerror(errno));
 	if (fd >= 0)
 		close(fd);

@@ -77,6 +77,7 @@ bool unpin_memory_allows(const void *addr, size_t length, unsigned int access);
 
 /* say.c */
 void unpin_remember_stderr(void);
+ssize_t unpin_write(int fd, const char *text, size_t len);
 void unpin_write_stderr(const char *text, size_t len);
 void unpin_say(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 

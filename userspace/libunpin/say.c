@@ -5,9 +5,12 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <pthread.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "libunpin.h"
@@ -17,21 +20,46 @@ static struct stat original;
 void unpin_remember_stderr(void)
 {
 	if (fstat(STDERR_FILENO, &original))
-		original.st_nlink = 0;
+		original.st_mode = 0;
+}
+
+/*
+ * write(), but that nobody reads any more is no reason for the program to die: the
+ * SIGPIPE of it comes to this thread, and is taken back.
+ */
+ssize_t unpin_write(int fd, const char *text, size_t len)
+{
+	const struct timespec now = { 0 };
+	sigset_t sigpipe, pending, was;
+	ssize_t n;
+	int err;
+
+	sigemptyset(&sigpipe);
+	sigaddset(&sigpipe, SIGPIPE);
+	sigpending(&pending);
+	pthread_sigmask(SIG_BLOCK, &sigpipe, &was);
+	n = write(fd, text, len);
+	err = errno;
+	/* it comes also when only a part was written */
+	if (n != (ssize_t)len && !sigismember(&pending, SIGPIPE))
+		sigtimedwait(&sigpipe, NULL, &now);
+	pthread_sigmask(SIG_SETMASK, &was, NULL);
+	errno = err;
+	return n;
 }
 
 static bool is_original(void)
 {
 	struct stat now;
 
-	return original.st_nlink && !fstat(STDERR_FILENO, &now) &&
+	return original.st_mode && !fstat(STDERR_FILENO, &now) &&
 	       now.st_dev == original.st_dev && now.st_ino == original.st_ino;
 }
 
 void unpin_write_stderr(const char *text, size_t len)
 {
-	if (is_original() && write(STDERR_FILENO, text, len) < 0)
-		return;
+	if (is_original())
+		unpin_write(STDERR_FILENO, text, len);
 }
 
 void unpin_say(const char *fmt, ...)
@@ -40,8 +68,8 @@ void unpin_say(const char *fmt, ...)
 	int n, was = errno;
 	va_list ap;
 
-	n = snprintf(line, sizeof(line), "unpin: %s[%d]: ", program_invocation_short_name,
-		     getpid());
+	n = snprintf(line, sizeof(line), "unpin: %.64s[%d]: ",
+		     program_invocation_short_name, getpid());
 	va_start(ap, fmt);
 	n += vsnprintf(line + n, sizeof(line) - n - 1, fmt, ap);
 	va_end(ap);
