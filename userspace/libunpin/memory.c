@@ -46,7 +46,11 @@ struct procmap_query {
 #define WRITABLE	(IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE | \
 			 IBV_ACCESS_REMOTE_ATOMIC | IBV_ACCESS_MW_BIND)
 
-/* Registers of a device, say, which pinning knows how to refuse, or has a way for. */
+/*
+ * Registers of a device, say, which pinning knows how to refuse, or has a way for. Only
+ * those that are files of /dev or /sys are known: not what VFIO or a dma-buf maps, nor
+ * /proc/bus/pci.
+ */
 static bool is_device(const struct procmap_query *vma)
 {
 	dev_t dev = makedev(vma->dev_major, vma->dev_minor);
@@ -88,11 +92,14 @@ bool unpin_memory_allows(const void *addr, size_t length, unsigned int access)
 	uintptr_t start = (uintptr_t)addr, end;
 	int maps, allowed = -1;
 
-	if (!length || __builtin_add_overflow(start, length, &end))
+	/* nothing is in the last page, and rounding up would wrap */
+	if (!length || __builtin_add_overflow(start, length, &end) ||
+	    end > -(uintptr_t)getpagesize())
 		return false;
 	if (access & WRITABLE)
 		need |= PROCMAP_QUERY_VMA_WRITABLE;
-	maps = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
+	/* of this thread: when the first has ended, the process's has nothing in it */
+	maps = open("/proc/thread-self/maps", O_RDONLY | O_CLOEXEC);
 	if (maps >= 0) {
 		allowed = mappings_allow(maps, start, end, need);
 		close(maps);
