@@ -6,6 +6,7 @@
  * error of that.
  */
 #include <errno.h>
+#include <pthread.h>
 #include <string.h>
 
 #include "libunpin.h"
@@ -71,12 +72,14 @@ static struct ibv_mr *reg(struct ibv_pd *pd, void *addr, size_t length, uint64_t
 			       unsigned int access);
 	enum unpin_outcome outcome;
 	struct ibv_mr *mr = NULL;
-	int was = errno, err = 0;
+	int was = errno, err = 0, cancel;
 
 	next = unpin_next("ibv_reg_mr_iova2", "IBVERBS_1.8");
 	if (!unpin_settings()->on_demand)
 		return next(pd, addr, length, iova, access);
 
+	/* libibverbs' own is no place for a thread to be cancelled */
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
 	outcome = choose(pd, addr, length, access);
 	if (outcome == UNPIN_ON_DEMAND) {
 		mr = next(pd, addr, length, iova, access | IBV_ACCESS_ON_DEMAND);
@@ -92,6 +95,7 @@ static struct ibv_mr *reg(struct ibv_pd *pd, void *addr, size_t length, uint64_t
 		mr = next(pd, addr, length, iova, access);
 	was = errno;
 	account(mr ? outcome : UNPIN_FAILED, length, err);
+	pthread_setcancelstate(cancel, NULL);
 	errno = was;
 	return mr;
 }
