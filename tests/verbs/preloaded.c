@@ -33,6 +33,7 @@
 #define THREADS		8UL
 #define ROUNDS		50UL
 #define CHILDREN	10UL
+#define UNSEEN		10UL
 
 #define SUMMARY		"/tmp/preloaded.summary"
 #define SAID		"/tmp/preloaded.stderr"
@@ -245,6 +246,38 @@ static void do_bad(const char *arg, const char *arg2)
 	}
 }
 
+static void *bad(void *arg)
+{
+	do_bad(NULL, NULL);
+	exit(0);
+}
+
+/* From a thread that has outlived the first one, whose /proc has no memory any more. */
+static void do_bad_thread(const char *arg, const char *arg2)
+{
+	pthread_t thread;
+
+	t_check(!pthread_create(&thread, NULL, bad, NULL), "thread");
+	pthread_exit(NULL);
+}
+
+/* Without a file descriptor for whoever wants to look at the mappings. */
+static void do_bad_blind(const char *arg, const char *arg2)
+{
+	struct rlimit were, none;
+	struct t_dev dev;
+
+	t_dev_open(&dev);
+	t_check(!getrlimit(RLIMIT_NOFILE, &were), "getrlimit");
+	none = were;
+	none.rlim_cur = 0;
+	t_check(!setrlimit(RLIMIT_NOFILE, &none), "setrlimit: %s", strerror(errno));
+	t_check(!ibv_reg_mr(dev.pd, NULL, SIZE_MAX, T_REMOTE), "all of it is registered");
+	t_check(!ibv_reg_mr(dev.pd, pages_with_hole(), 16 * T_PAGE, T_REMOTE), "a hole is");
+	reg(&dev, LEN, T_REMOTE);
+	setrlimit(RLIMIT_NOFILE, &were);
+}
+
 /* ---- forks, threads, exec ---- */
 
 /* Children that register nothing, something once, and twice. */
@@ -310,6 +343,34 @@ static void do_threads(const char *arg, const char *arg2)
 		pthread_join(threads[i], NULL);
 }
 
+static void *cancelled(void *arg)
+{
+	struct ibv_mr **mr = arg;
+	struct t_dev dev;
+	int state;
+
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &state);
+	t_dev_open(&dev);
+	pthread_cancel(pthread_self());
+	pthread_setcancelstate(state, NULL);
+	*mr = ibv_reg_mr(dev.pd, pages_with(PROT_READ), T_PAGE, IBV_ACCESS_REMOTE_READ);
+	pthread_testcancel();
+	return NULL;
+}
+
+/* A thread that is to end does not do so within a registration, but after it. */
+static void do_cancel(const char *arg, const char *arg2)
+{
+	struct ibv_mr *mr = NULL;
+	pthread_t thread;
+	void *result;
+
+	t_check(!pthread_create(&thread, NULL, cancelled, &mr), "thread");
+	t_check(!pthread_join(thread, &result), "join");
+	t_check(mr, "cancelled while it registered");
+	t_check(result == PTHREAD_CANCELED, "not cancelled");
+}
+
 /* What this process registers is forgotten; what it becomes begins anew. */
 static void do_exec(const char *arg, const char *arg2)
 {
@@ -363,16 +424,20 @@ static void lie(struct t_dev *dev, bool odp, u32 rc)
 }
 
 #define NO_ATOMICS	(IBV_ODP_SUPPORT_SEND | IBV_ODP_SUPPORT_RECV | \
-			 IBV_ODP_SUPPORT_WRITE | IBV_ODP_SUPPORT_READ)
+			 IBV_ODP_SUPPORT_SRQ_RECV | IBV_ODP_SUPPORT_WRITE | \
+			 IBV_ODP_SUPPORT_READ)
 
-/* A device without atomics, or READ, on demand; not asked again while it is open. */
+/* A device without atomics, and perhaps more, on demand; not asked again while it is open. */
 static void do_caps(const char *arg, const char *arg2)
 {
 	bool reads = is_word(arg, "reads");
 	struct t_dev dev;
+	u32 lacks = 0;
 
+	if (!reads)
+		lacks = is_word(arg, "no-srq") ? IBV_ODP_SUPPORT_SRQ_RECV : IBV_ODP_SUPPORT_READ;
 	t_dev_open(&dev);
-	lie(&dev, true, reads ? NO_ATOMICS : NO_ATOMICS & ~IBV_ODP_SUPPORT_READ);
+	lie(&dev, true, NO_ATOMICS & ~lacks);
 	reg(&dev, T_PAGE, T_REMOTE & ~IBV_ACCESS_REMOTE_ATOMIC);
 	lie(&dev, true, ~0U);
 	reg(&dev, LEN, T_REMOTE);
@@ -396,6 +461,35 @@ static void do_reopen(const char *arg, const char *arg2)
 		t_dev_close(&dev);
 	}
 	t_check(same, "the context is never at the same place");
+}
+
+/*
+ * Another device at the same place, where the library has not seen the first one close,
+ * and is not to.
+ */
+static void do_unseen(const char *arg, const char *arg2)
+{
+	void *lib = dlopen("libibverbs.so.1", RTLD_NOW);
+	int (*unseen_close)(struct ibv_context *context);
+	const struct ibv_context *seen[UNSEEN];
+	struct t_dev dev;
+	unsigned int i;
+
+	unseen_close = dlvsym(lib, "ibv_close_device", "IBVERBS_1.1");
+	check_is_libibverbs((const void *)unseen_close, "ibv_close_device()");
+	for (i = 0; i < UNSEEN; i++) {
+		t_dev_open(&dev);
+		seen[i] = dev.ctx;
+		strcpy(dev.ctx->device->name, "other0");
+		t_check(!ibv_dereg_mr(reg(&dev, T_PAGE, T_REMOTE)), "dereg");
+		strcpy(dev.ctx->device->name, t_opts.dev);
+		t_check(!ibv_dealloc_pd(dev.pd) && !unseen_close(dev.ctx), "closing");
+	}
+	t_dev_open(&dev);
+	for (i = 0; i < UNSEEN && seen[i] != dev.ctx; i++)
+		;
+	t_check(i < UNSEEN, "the context is not where one was");
+	reg(&dev, LEN, T_REMOTE);
 }
 
 /* Claims what it has not. */
@@ -493,12 +587,16 @@ static const struct {
 	{ "sizes", do_sizes },
 	{ "own", do_own },
 	{ "bad", do_bad },
+	{ "bad-thread", do_bad_thread },
+	{ "bad-blind", do_bad_blind },
 	{ "fork", do_fork },
 	{ "threads", do_threads },
+	{ "cancel", do_cancel },
 	{ "exec", do_exec },
 	{ "forkinit", do_forkinit },
 	{ "caps", do_caps },
 	{ "reopen", do_reopen },
+	{ "unseen", do_unseen },
 	{ "claim", do_claim },
 	{ "prefetch", do_prefetch },
 	{ "prefetch-large", do_prefetch_large },
@@ -680,6 +778,22 @@ static void bad_addresses(const void *arg)
 	t_check(!strcmp(bare, under), "bare:\n%sunder unpin:\n%s", bare, under);
 }
 
+/* Nor when there is less to look at. */
+static void bad_unseen(const void *arg)
+{
+	static char bare[4096], under[4096];
+
+	run("", "bad-thread");
+	t_check(t_read_file(PRINTED, bare, sizeof(bare)), PRINTED);
+	run(RUN, "bad-thread");
+	t_check(t_read_file(PRINTED, under, sizeof(under)), PRINTED);
+	t_check(strstr(bare, "all: E") && !strcmp(bare, under), "bare:\n%sunder unpin:\n%s",
+		bare, under);
+	run("", "bad-blind");
+	run(RUN, "bad-blind");
+	expect(ON_DEMAND, 1, 1, LEN);
+}
+
 static void bad_are_counted(const void *arg)
 {
 	u64 number, bytes;
@@ -708,6 +822,15 @@ static void threads(const void *arg)
 	expect(ON_DEMAND, 1 + CHILDREN, all, all * T_PAGE);
 }
 
+static void cancels(const void *arg)
+{
+	run("", "cancel");
+	run(RUN "-v -m 64K", "cancel");
+	expect(TOO_SMALL, 1, 1, T_PAGE);
+	run(RUN, "cancel");
+	expect_all(ON_DEMAND, 1, T_PAGE);
+}
+
 static void execs(const void *arg)
 {
 	run(RUN, "exec 65536 0");
@@ -728,8 +851,10 @@ static void lacks_operations(const void *arg)
 	run(RUN, "caps reads");
 	expect(ON_DEMAND, 1, 1, T_PAGE);
 	expect(TRANSPORT, 1, 1, LEN);
-	run(RUN, "caps none");
+	run(RUN, "caps no-reads");
 	expect(ON_DEMAND, 1, 0, 0);
+	expect(TRANSPORT, 1, 2, LEN + T_PAGE);
+	run(RUN, "caps no-srq");
 	expect(TRANSPORT, 1, 2, LEN + T_PAGE);
 }
 
@@ -748,6 +873,13 @@ static void reopened(const void *arg)
 	expect("registrations", 1, 10, 10 * T_PAGE);
 	expect(ON_DEMAND, 1, 5, 5 * T_PAGE);
 	expect(NO_ODP, 1, 5, 5 * T_PAGE);
+}
+
+static void unseen(const void *arg)
+{
+	run(RUN "-x other0", "unseen");
+	expect(ON_DEMAND, 1, 1, LEN);
+	expect(EXCLUDED, 1, UNSEEN, UNSEEN * T_PAGE);
 }
 
 static void prefetches(const void *arg)
@@ -846,14 +978,17 @@ int main(int argc, char **argv)
 	add("excluded devices", T_ODP, exclude, NULL);
 	add("a program that asks for it itself", T_ODP, own, NULL);
 	add("bad addresses have the same errors", T_BOTH, bad_addresses, NULL);
+	add("bad addresses, from where they are hard to see", T_ODP, bad_unseen, NULL);
 	add("bad addresses are counted", T_ODP, bad_are_counted, NULL);
 	add("fork", T_ODP, forks, NULL);
 	add("fork while threads register", T_ODP, threads, NULL);
+	add("a thread that is cancelled", T_ODP, cancels, NULL);
 	add("exec", T_ODP, execs, NULL);
 	add("ibv_fork_init()", T_ODP, fork_init, NULL);
 	add("a device that lacks operations", T_ODP, lacks_operations, NULL);
 	add("transports", T_ODP, transports, NULL);
 	add("a device that is closed is forgotten", T_ODP, reopened, NULL);
+	add("a device that is closed unseen is another", T_ODP, unseen, NULL);
 	add("prefetch", T_ODP, prefetches, NULL);
 	add("prefetch of more than 4 GiB", T_ODP, prefetches_large, NULL);
 	add("nobody, without a right to lock memory", T_ODP, unprivileged, NULL);

@@ -6,16 +6,22 @@
  */
 #include <pthread.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "libunpin.h"
 
-#define UD_OPS	(IBV_ODP_SUPPORT_SEND | IBV_ODP_SUPPORT_RECV)
+#define UD_OPS	(IBV_ODP_SUPPORT_SEND | IBV_ODP_SUPPORT_RECV | IBV_ODP_SUPPORT_SRQ_RECV)
 #define UC_OPS	(UD_OPS | IBV_ODP_SUPPORT_WRITE)
 #define RC_OPS	(UC_OPS | IBV_ODP_SUPPORT_READ)
 
+/*
+ * @name: of the device. A context can be closed unseen (by a function that dlsym() has
+ * found), and another one be at the same address.
+ */
 struct device {
 	struct device *next;
 	const struct ibv_context *context;
+	char name[IBV_SYSFS_NAME_MAX];
 	enum unpin_outcome verdict;
 	bool atomics;
 };
@@ -80,19 +86,19 @@ static void look(struct device *device, struct ibv_context *context)
 		can(ud, UD_OPS, UNPIN_UD) ? UNPIN_ON_DEMAND : UNPIN_TRANSPORT;
 }
 
-static struct device *add(struct ibv_context *context)
+/*
+ * Without the lock: an allocator may register memory, and come here for that. That two
+ * threads ask at the same time does no harm.
+ */
+static struct device *ask(struct ibv_context *context)
 {
 	struct device *device = calloc(1, sizeof(*device));
 
 	if (!device)
 		return NULL;
-	look(device, context);
 	device->context = context;
-	device->next = devices;
-	devices = device;
-	if (device->verdict != UNPIN_ON_DEMAND && unpin_settings()->verbose)
-		unpin_say("%s: %s: its memory is registered as the program asks",
-			  context->device->name, unpin_outcome_text(device->verdict));
+	memcpy(device->name, context->device->name, sizeof(device->name));
+	look(device, context);
 	return device;
 }
 
@@ -101,28 +107,58 @@ static struct device **find(const struct ibv_context *context)
 	struct device **at;
 
 	for (at = &devices; *at; at = &(*at)->next) {
-		if ((*at)->context == context)
+		if ((*at)->context == context && !strcmp((*at)->name, context->device->name))
 			break;
 	}
 	return at;
 }
 
+static void add(struct device *device)
+{
+	const struct ibv_context *context = device->context;
+	enum unpin_outcome verdict = device->verdict;
+	struct device **at, *there;
+
+	pthread_mutex_lock(&lock);
+	at = find(context);
+	there = *at;
+	if (!there)
+		*at = device;
+	pthread_mutex_unlock(&lock);
+	if (there)
+		free(device);
+	else if (verdict != UNPIN_ON_DEMAND && unpin_settings()->verbose)
+		unpin_say("%s: %s: its memory is registered as the program asks",
+			  context->device->name, unpin_outcome_text(verdict));
+}
+
+static enum unpin_outcome verdict_of(const struct device *device, unsigned int access)
+{
+	if (device->verdict == UNPIN_ON_DEMAND && access & IBV_ACCESS_REMOTE_ATOMIC &&
+	    !device->atomics)
+		return UNPIN_TRANSPORT;
+	return device->verdict;
+}
+
 /* May a region with these rights be on demand? UNPIN_ON_DEMAND, or why not. */
 enum unpin_outcome unpin_device_allows(struct ibv_context *context, unsigned int access)
 {
-	enum unpin_outcome verdict = UNPIN_NO_ODP;
+	enum unpin_outcome verdict = UNPIN_OUTCOMES;
 	struct device *device;
 
 	pthread_mutex_lock(&lock);
 	device = *find(context);
-	if (!device)
-		device = add(context);
 	if (device)
-		verdict = device->verdict;
-	if (verdict == UNPIN_ON_DEMAND && access & IBV_ACCESS_REMOTE_ATOMIC &&
-	    !device->atomics)
-		verdict = UNPIN_TRANSPORT;
+		verdict = verdict_of(device, access);
 	pthread_mutex_unlock(&lock);
+	if (verdict != UNPIN_OUTCOMES)
+		return verdict;
+
+	device = ask(context);
+	if (!device)
+		return UNPIN_NO_ODP;
+	verdict = verdict_of(device, access);
+	add(device);
 	return verdict;
 }
 
