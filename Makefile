@@ -61,21 +61,22 @@ $(AUDIT): $(AUDIT_OBJS)
 	@printf '  %-8s%s\n' LIB $(@F)
 	@$(CC) $(CFLAGS) -shared -Wl,-z,defs -o $@ $^
 
-$(UNPIN_OBJS): ALL_CFLAGS += -DUNPIN_LIBDIR='"$(PREFIX)/lib/unpin"'
 $(UNPIN): $(UNPIN_OBJS)
 	@printf '  %-8s%s\n' LINK $(@F)
 	@$(CC) $(CFLAGS) -o $@ $^
 
 # The tool unpin and its libraries; the modules are for ci/modules.
 install: tools
-	install -d $(addprefix $(DESTDIR)$(PREFIX)/,bin lib/unpin share/man/man1 \
-		share/man/man7 share/bash-completion/completions)
-	install $(UNPIN) $(DESTDIR)$(PREFIX)/bin
-	install -m 644 $(LIBUNPIN) $(AUDIT) $(DESTDIR)$(PREFIX)/lib/unpin
-	install -m 644 userspace/man/unpin.1 $(DESTDIR)$(PREFIX)/share/man/man1
-	install -m 644 userspace/man/libunpin.7 $(DESTDIR)$(PREFIX)/share/man/man7
+	for dir in bin lib/unpin share/man/man1 share/man/man7 \
+		share/bash-completion/completions; do \
+		install -d "$(DESTDIR)$(PREFIX)/$$dir" || exit; \
+	done
+	install $(UNPIN) "$(DESTDIR)$(PREFIX)/bin"
+	install -m 644 $(LIBUNPIN) $(AUDIT) "$(DESTDIR)$(PREFIX)/lib/unpin"
+	install -m 644 userspace/man/unpin.1 "$(DESTDIR)$(PREFIX)/share/man/man1"
+	install -m 644 userspace/man/libunpin.7 "$(DESTDIR)$(PREFIX)/share/man/man7"
 	install -m 644 userspace/completion/unpin \
-		$(DESTDIR)$(PREFIX)/share/bash-completion/completions
+		"$(DESTDIR)$(PREFIX)/share/bash-completion/completions"
 
 .SECONDARY:
 -include $(TESTLIB:.o=.d) $(LIBUNPIN_OBJS:.o=.d) $(AUDIT_OBJS:.o=.d) \

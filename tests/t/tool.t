@@ -52,6 +52,15 @@ says()
 	grep -qF -e "$text" "$tmp/stdout"
 }
 
+# What only begins like the new one is another.
+not_the_same()
+{
+	LD_PRELOAD=$1/libunpin.so.old "$unpin" run -x rxe10 -x rxe1 -x rxe1 env \
+		2>"$tmp/stderr" | grep 'LD_PRELOAD\|EXCLUDE' >"$tmp/set"
+	cat "$tmp/set"
+	grep -qx UNPIN_EXCLUDE=rxe1,rxe10 "$tmp/set" &&
+		grep -qx "LD_PRELOAD=$1/libunpin.so:$1/libunpin.so.old" "$tmp/set"
+}
 
 inner_forgets()
 {
@@ -80,9 +89,23 @@ summary_in()
 unpin: true: on demand: 0, 0 bytes" ]
 }
 
+summary_on_dev_stderr()
+{
+	"$unpin" run --summary=/dev/stderr true 2>&1 | grep 'registrations: 0'
+}
+
+# no_reader WHERE: standard error is a pipe that nobody reads.
+no_reader()
+{
+	perl -e 'pipe(R, W) && close(R) && open(STDERR, ">&", \*W) or exit 1;
+		$SIG{PIPE} = "DEFAULT"; exec @ARGV; exit 1' "$unpin" run "$1" true
+}
+
+# Where the library cannot be preloaded from, and then moved.
 installs()
 {
-	make -s install DESTDIR="$tmp/root" PREFIX=/opt/x &&
+	make -s install DESTDIR="$tmp/a root" PREFIX=/opt/x &&
+		mv "$tmp/a root" "$tmp/root" &&
 		(cd "$tmp/root" && find . -type f | sort) >"$tmp/files" || return
 	cat "$tmp/files"
 	[ "$(wc -l <"$tmp/files")" = 6 ] &&
@@ -135,7 +158,7 @@ completes()
 		echo "${COMPREPLY[*]}"; [ "${COMPREPLY[*]}" = "$want" ]' bash "$@"
 }
 
-echo 1..31
+echo 1..35
 check "no command" fails 125 'no command;' "$unpin"
 check "an unknown command" fails 125 "no command 'fly'" "$unpin" fly
 check "no program" fails 125 'no program' "$unpin" run
@@ -162,10 +185,14 @@ check "options become environment" sh -c "'$unpin' run -m 64K -x a -x 'b*,c' --p
 	grep -x 'UNPIN_EXCLUDE=b\*,c,a UNPIN_MIN_SIZE=65536 UNPIN_ON_DEMAND=1 UNPIN_PREFETCH=wait UNPIN_TRANSPORT=rc,ud UNPIN_VERBOSE=1 '"
 check "what was preloaded before stays" \
 	sh -c "LD_PRELOAD=libc.so.6 '$unpin' run env | grep -x 'LD_PRELOAD=/.*/libunpin.so:libc.so.6'"
+check "what is like it is another" not_the_same "${unpin%/*}"
 check "--dlsym wants an auditor" says '/libunpin-audit.so' "$unpin" run --dlsym env
 check "one unpin run inside another" inner_forgets
 check "the program is the same process" same_process
 check "a summary in a file" summary_in
+check "a summary in a file without a path" summary_on_dev_stderr
+check "a summary that nobody reads" no_reader --summary
+check "a summary that nobody reads, by its path" no_reader --summary=/dev/stderr
 check "make install" installs
 check "all options everywhere" same_options
 check "manual pages" manual

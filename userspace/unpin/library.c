@@ -7,11 +7,6 @@
 
 #include "unpin.h"
 
-/* As installed; the Makefile knows. */
-#ifndef UNPIN_LIBDIR
-#define UNPIN_LIBDIR	"/usr/local/lib/unpin"
-#endif
-
 static const char *own_directory(void)
 {
 	static char path[PATH_MAX];
@@ -32,8 +27,8 @@ static int is_there(const char *dir, const char *sub, const char *name, char *pa
 }
 
 /*
- * Beside the tool where it was built; or in the lib beside its bin, wherever that was
- * moved to; or where it was to be installed. The dynamic linker takes a list, with
+ * Beside the tool where it was built; or in the lib beside its bin, where it was
+ * installed and wherever that was moved to. The dynamic linker takes a list, with
  * colons or blanks between, and knows no way to write these.
  */
 void find_library(const char *name, char *path, size_t len)
@@ -41,9 +36,8 @@ void find_library(const char *name, char *path, size_t len)
 	const char *dir = own_directory();
 
 	if (!is_there(dir, "", name, path, len) &&
-	    !is_there(dir, "/../lib/unpin", name, path, len) &&
-	    !is_there(UNPIN_LIBDIR, "", name, path, len))
-		die("no %s beside %s, nor in %s", name, dir ? dir : "unpin", UNPIN_LIBDIR);
+	    !is_there(dir, "/../lib/unpin", name, path, len))
+		die("no %s beside %s, nor in ../lib/unpin of it", name, dir ? dir : "unpin");
 	if (strpbrk(path, ": "))
 		die("'%s' has a colon or a blank in it, and so cannot be preloaded", path);
 }

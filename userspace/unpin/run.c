@@ -56,7 +56,10 @@ static void set(const char *name, const char *value)
 		die("environment: %s", strerror(errno));
 }
 
-/* What a surrounding "unpin run" has set is not ours. */
+/*
+ * What a surrounding "unpin run" has set is not ours. What it has preloaded stays, an
+ * auditor too.
+ */
 static void forget_settings(void)
 {
 	static const char * const names[] = {
@@ -73,9 +76,10 @@ static void forget_settings(void)
 static void prepend(const char *name, const char *item, const char *separator)
 {
 	const char *old = getenv(name);
+	size_t len = strlen(item);
 	char *list;
 
-	if (old && !strncmp(old, item, strlen(item)))
+	if (old && !strncmp(old, item, len) && (!old[len] || old[len] == *separator))
 		return;
 	if (asprintf(&list, "%s%s%s", item, old && *old ? separator : "",
 		     old ? old : "") < 0)
@@ -119,10 +123,13 @@ static void set_prefetch(const char *how)
 	set("UNPIN_PREFETCH", how ? how : "1");
 }
 
-/* The program may be elsewhere when it ends. */
+/*
+ * The program may be elsewhere when it ends. No links are followed here: /dev/stderr is
+ * another file in each process, and may be one without a path.
+ */
 static void set_summary(const char *file)
 {
-	char path[PATH_MAX];
+	char cwd[PATH_MAX], *path;
 	int fd;
 
 	if (!file) {
@@ -130,10 +137,14 @@ static void set_summary(const char *file)
 		return;
 	}
 	fd = open(file, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-	if (fd < 0 || !realpath(file, path))
+	if (fd < 0 || !getcwd(cwd, sizeof(cwd)))
 		die("%s: %s", file, strerror(errno));
 	close(fd);
+	if (asprintf(&path, "%s%s%s", *file == '/' ? "" : cwd, *file == '/' ? "" : "/",
+		     file) < 0)
+		die("environment: %s", strerror(errno));
 	set("UNPIN_SUMMARY", path);
+	free(path);
 }
 
 static void apply(int option)
