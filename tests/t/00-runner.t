@@ -25,7 +25,7 @@ check()
 	fi
 }
 
-echo 1..7
+echo 1..8
 UNPIN_PLAN=tests/runner/plan UNPIN_SKIPS=tests/runner/skips UNPIN_GRACE=5 \
 	tests/group sham >"$tmp/tap" 2>"$tmp/err"
 status=$?
@@ -62,3 +62,6 @@ tests/check-pyverbs --compare tests/runner/pyverbs-ours tests/runner/pyverbs-sto
 	>"$tmp/got" 2>"$tmp/err"
 grep -v '^#' tests/runner/pyverbs-compared >"$tmp/want"
 check "tests/check-pyverbs shows each difference" diff -u "$tmp/want" "$tmp/got"
+tests/check-pyverbs --compare /dev/null /dev/null >"$tmp/got" 2>"$tmp/err"
+status=$?
+check "and fails if there is nothing to compare" test $status = 1
