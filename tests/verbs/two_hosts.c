@@ -379,7 +379,7 @@ static void costs_the_network_nothing(const void *arg)
 
 /* ---- a transmit queue that is full ---- */
 
-/* The queue that the link has without one is put back by taking it out. */
+/* Slower than any kernel sends. What the link had is put back by taking it out. */
 static void set_queue(const char *what)
 {
 	char command[128];
@@ -400,7 +400,7 @@ static void full_queue(const void *arg)
 
 	(void)arg;
 	t_net_read(&before);
-	set_queue("replace dev eth0 root netem limit 16 rate 100mbit");
+	set_queue("replace dev eth0 root netem limit 16 rate 5mbit");
 	for (i = 0; i < T_ARRAY_SIZE(opcodes); i++) {
 		struct way way = { IBV_QPT_RC, opcodes[i] };
 		struct link l;
