@@ -527,6 +527,12 @@ static void owner_fill(struct owner *o, u32 chunk)
 		    (struct t_place){ o->plain, o->from }, CHUNK);
 }
 
+/* The owner has been killed; or is, and nobody else could be to have more memory. */
+static bool failed_at_the_limit(int status)
+{
+	return status == -ESRCH || status == -ENOMEM;
+}
+
 /* Fills all of the owner's memory, and copies for the other one meanwhile. */
 static unsigned int fill_beside(struct owner *o, struct owner *other, unsigned int *failed)
 {
@@ -548,8 +554,9 @@ static unsigned int fill_beside(struct owner *o, struct owner *other, unsigned i
 		t_check(!status, "the other group's copy: %s", strerror(-status));
 		/* or wait for these, and then the other has nothing to be beside of */
 		while (left && t_dma_read(o->dma, 0, &done)) {
-			t_check(!done.status || done.status == -ESRCH, "status %d", done.status);
-			*failed += done.status == -ESRCH;
+			t_check(!done.status || failed_at_the_limit(done.status), "status %d",
+				done.status);
+			*failed += failed_at_the_limit(done.status);
 			left--;
 		}
 	}
