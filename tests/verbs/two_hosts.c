@@ -71,14 +71,14 @@ static bool has_imm(enum ibv_wr_opcode opcode)
 	return opcode == IBV_WR_SEND_WITH_IMM || opcode == IBV_WR_RDMA_WRITE_WITH_IMM;
 }
 
-static void link_open(struct link *l, const struct way *way, size_t len, enum ibv_mtu mtu)
+static void link_open_timeout(struct link *l, const struct way *way, size_t len,
+			      enum ibv_mtu mtu, u8 timeout)
 {
 	struct t_cfg cfg = T_CFG_DEFAULT;
 
 	cfg.type = way->type;
 	cfg.mtu = mtu;
-	/* nothing is lost between two guests, but the host may be busy */
-	cfg.timeout = 20;
+	cfg.timeout = timeout;
 	memset(l, 0, sizeof(*l));
 	l->way = way;
 	l->len = len;
@@ -88,6 +88,12 @@ static void link_open(struct link *l, const struct way *way, size_t len, enum ib
 	t_far_open(&l->far, &l->peer, 0, &l->dev, &cfg, FAR_OFF + l->grh + l->len + T_PAGE);
 	t_buf_alloc(&l->near, NEAR_OFF, l->grh + l->len);
 	t_reg(&l->near, &l->dev);
+}
+
+/* Nothing is lost between two guests, but the host may be busy. */
+static void link_open(struct link *l, const struct way *way, size_t len, enum ibv_mtu mtu)
+{
+	link_open_timeout(l, way, len, mtu, 20);
 }
 
 /* Out of memory; of a target that is to be fresh what no canary is in, away. */
@@ -400,12 +406,12 @@ static void full_queue(const void *arg)
 
 	(void)arg;
 	t_net_read(&before);
-	set_queue("replace dev eth0 root netem limit 16 rate 5mbit");
+	set_queue("replace dev eth0 root netem limit 8 rate 10mbit");
 	for (i = 0; i < T_ARRAY_SIZE(opcodes); i++) {
 		struct way way = { IBV_QPT_RC, opcodes[i] };
 		struct link l;
 
-		link_open(&l, &way, MIB / 4, IBV_MTU_4096);
+		link_open_timeout(&l, &way, MIB / 4, IBV_MTU_4096, 16);
 		one_message(&l, opcodes[i] == IBV_WR_RDMA_WRITE, true, 2 * i);
 	}
 	set_queue("del dev eth0 root");
