@@ -5,25 +5,7 @@
 # splat, a panic, a reboot and a silent guest are each reported as what they are,
 # and what comes after a lost guest still runs (tests/runner).
 
-set -u
-cd "$(dirname -- "$0")/../.." || exit
-tmp=$(mktemp -d)
-trap 'rm -rf "$tmp"' EXIT
-trap 'exit 130' INT TERM HUP
-n=0
-
-check()
-{
-	n=$((n + 1))
-	what=$1
-	shift
-	if "$@" >"$tmp/out" 2>&1; then
-		echo "ok $n - $what"
-	else
-		echo "not ok $n - $what"
-		sed 's/^/# /' "$tmp/out"
-	fi
-}
+. "$(dirname -- "$0")/check.sh"
 
 echo 1..8
 UNPIN_PLAN=tests/runner/plan UNPIN_SKIPS=tests/runner/skips UNPIN_GRACE=5 \

@@ -5,28 +5,9 @@
 # what it hands on, that it works from where it is installed, manual pages, completion.
 # The rest is tests/verbs/preloaded.c.
 
-set -u
-cd "$(dirname -- "$0")/../.." || exit
+. "$(dirname -- "$0")/check.sh"
 top=$PWD
-tmp=$(mktemp -d)
-trap 'rm -rf "$tmp"' EXIT
-trap 'exit 130' INT TERM HUP
 unpin=${UNPIN_BUILD:-$top/build}/userspace/unpin
-n=0
-
-# check WHAT COMMAND...: ok if it succeeds.
-check()
-{
-	n=$((n + 1))
-	what=$1
-	shift
-	if "$@" >"$tmp/out" 2>&1; then
-		echo "ok $n - $what"
-	else
-		echo "not ok $n - $what"
-		sed 's/^/# /' "$tmp/out"
-	fi
-}
 
 # fails STATUS TEXT COMMAND...: with this exit status, and one or two lines on standard
 # error only, which begin with the name of the tool and have TEXT.
