@@ -25,6 +25,7 @@
 #define LEN	(PAGES * T_PAGE)
 #define HALF	(T_PAGE / 2)
 #define RUN_MS	1000
+#define FEW_CHANGES	5
 
 #define ANON	(MAP_PRIVATE | MAP_ANONYMOUS)
 #define RW	(PROT_READ | PROT_WRITE)
@@ -120,10 +121,12 @@ static void race_start(struct race *c, void *p, bool errors_allowed)
 	race_start_on(c, p, LEN, errors_allowed);
 }
 
+/* For its time, and on a slow host until there was something to see. */
 static bool race_goes_on(struct race *c)
 {
 	c->changes++;
-	return t_now_ms() < c->end;
+	return t_now_ms() < c->end || c->changes <= FEW_CHANGES ||
+	       c->traffic[0].done < 2 || c->traffic[1].done < 2;
 }
 
 static void race_end(struct race *c)
@@ -133,14 +136,11 @@ static void race_end(struct race *c)
 	for (i = 0; i < 2; i++) {
 		c->traffic[i].stop = true;
 		pthread_join(c->traffic[i].thread, NULL);
-		t_check(c->traffic[i].done > 1, "no traffic");
 	}
 	t_diag("%llu changes, %llu writes, %llu reads, %llu refused",
 	       (unsigned long long)c->changes, (unsigned long long)c->traffic[0].done,
 	       (unsigned long long)c->traffic[1].done,
 	       (unsigned long long)(c->traffic[0].errors + c->traffic[1].errors));
-	t_check(c->changes > 2, "only %llu changes in the time given",
-		(unsigned long long)c->changes);
 	t_region_exchange(&c->r, 0, LEN);
 }
 
@@ -453,7 +453,7 @@ static void compacted(const void *arg)
 
 	(void)arg;
 	race_start(&c, p, false);
-	while (race_goes_on(&c) || c.changes < 6) {
+	while (race_goes_on(&c)) {
 		t_check(t_write_file("/proc/sys/vm/compact_memory", "1"), "compaction");
 		exchange_at(&c, some_page(&c), p);
 	}
