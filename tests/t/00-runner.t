@@ -7,7 +7,7 @@
 
 . "$(dirname -- "$0")/check.sh"
 
-echo 1..8
+echo 1..9
 UNPIN_PLAN=tests/runner/plan UNPIN_SKIPS=tests/runner/skips UNPIN_GRACE=5 \
 	tests/group sham >"$tmp/tap" 2>"$tmp/err"
 status=$?
