@@ -713,7 +713,7 @@ static int fault_pages(struct mm_mirror_fault *fault,
 
 /* ---- a fault ---- */
 
-/* That nobody wants it any more is no failure, nor is advice that cannot be followed. */
+/* As in fault_complete(), and no failure is advice that cannot be followed. */
 static void fault_failed(struct mm_mirror_fault *fault,
 			 const struct mm_mirror_range *range, int err)
 {
@@ -773,7 +773,8 @@ static void fault_complete(struct mm_mirror_fault *fault, int status)
 {
 	unsigned long flags;
 
-	if (status)
+	/* that nobody wants it any more is no failure */
+	if (status && status != -ECANCELED)
 		stat_add(STAT_FAULT_ERRORS, 1);
 	trace_mm_mirror_fault_end(fault->mirror, fault, fault->ranges,
 				  fault->nr, fault->write,

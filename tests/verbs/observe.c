@@ -268,20 +268,40 @@ static const struct t_event *whole_fault(const void *p, size_t bytes, bool write
 
 /* ---- faults ---- */
 
+/*
+ * A packet is executed as soon as its own page is there, if another one comes just
+ * then.  Nobody wants its fault any more, and the next packet may need one: seen on a
+ * host under load, and then it is written once more.  Returns how long it took.
+ */
+static u64 write_in_one_fault(struct scene *s, long *then)
+{
+	int tries = 0;
+	u64 start, ms;
+
+	do {
+		t_check(tries++ < 10, "never one fault only");
+		discard(s->p, LEN);
+		t_fill(s->p, LEN, 1);
+		check_entries(0, 0);
+		note(then);
+		t_trace_start();
+		start = t_now_ms();
+		t_region_write(&s->r, 0, LEN);
+		ms = t_now_ms() - start;
+		read_trace();
+	} while (nth_event("mm_mirror_fault_begin", 1));
+	return ms;
+}
+
 static void fault_of_write(const void *arg)
 {
 	const struct t_event *end;
 	long then[COUNTERS];
 	struct scene s;
-	u64 start;
 
-	open_scene(&s);
-	t_fill(s.p, LEN, 1);
-	note(then);
-	check_entries(0, 0);
-	start = t_now_ms();
-	t_region_write(&s.r, 0, LEN);
-	end = (read_trace(), whole_fault(s.p, LEN, true, t_now_ms() - start));
+	begin();
+	open_region(&s, LEN, LEN);
+	end = whole_fault(s.p, LEN, true, write_in_one_fault(&s, then));
 	field(end, "status", 0);
 	field(end, "pages", PAGES);
 	field(end, "rounds", 0);
@@ -700,31 +720,35 @@ static void invalidation(const void *arg)
 static void invalidation_by_exit(const void *arg)
 {
 	static const struct kind k = { "release", true, NULL };
-	const struct t_event *e;
-	long then[COUNTERS];
+	const struct t_event *e, *fault;
+	struct {
+		long then[COUNTERS];
+		u8 *p;
+	} alive;
 	struct scene s;
 	int out[2];
 	pid_t pid;
-	u8 *p;
 
 	begin();
-	note(then);
 	ok(pipe(out), "pipe");
 	pid = t_fork();
 	if (!pid) {
 		open_scene(&s);
 		make_present(&s);
-		_exit(write(out[1], &s.p, sizeof(p)) != sizeof(p));
+		t_check(t_stat_wait("faults_running", 0, PROMPT_MS), "a fault is left");
+		alive.p = s.p;
+		note(alive.then);
+		_exit(write(out[1], &alive, sizeof(alive)) != sizeof(alive));
 	}
-	t_check(read(out[0], &p, sizeof(p)) == sizeof(p), "the process is not ready");
+	t_check(read(out[0], &alive, sizeof(alive)) == sizeof(alive),
+		"the process is not ready");
 	t_check(t_wait_exit(pid, PROMPT_MS, NULL), "the process stays");
 	t_check(t_stat_wait("mirrors", 0, PROMPT_MS), "its mirror stays");
 	read_trace();
-	CHANGES(then, { "faults", 1 }, { "fault_pages", PAGES }, { "invalidations", 1 },
-		{ "invalidations_release", 1 });
-	e = removal(&k, p, PAGES);
-	t_check(t_event_same(e, only_event("mm_mirror_fault_end"), "mirror"),
-		"of another mirror:%s", e->text);
+	CHANGES(alive.then, { "invalidations", 1 }, { "invalidations_release", 1 });
+	e = removal(&k, alive.p, PAGES);
+	fault = nth_event("mm_mirror_fault_end", 0);
+	t_check(fault && t_event_same(e, fault, "mirror"), "of another mirror:%s", e->text);
 }
 
 static void invalidation_of_huge(const void *arg)
