@@ -122,7 +122,7 @@ series-check: deps
 demo:
 	+@MAKE='$(MAKE)' ci/demo
 
-demo-programs: modules-plain $(DEMOS)
+demo-programs: modules-plain $(DEMOS) $(TOOLS)
 
 # An interactive root shell in a guest with everything loaded.
 vm: all
