@@ -183,7 +183,7 @@ static void load_sweep(const void *arg)
 	struct module *m = *(struct module *const *)arg;
 	struct t_sweep s = {
 		.what = "loading", .op = do_load, .check = check_load, .any_error = true,
-		.step = m == rxe ? 17 : 11,
+		.step = m == rxe ? 31 : 23,
 	};
 
 	begin();
