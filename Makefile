@@ -63,7 +63,7 @@ $(AUDIT): $(AUDIT_OBJS)
 
 $(UNPIN): $(UNPIN_OBJS)
 	@printf '  %-8s%s\n' LINK $(@F)
-	@$(CC) $(CFLAGS) -o $@ $^
+	@$(CC) $(CFLAGS) -o $@ $^ -libverbs
 
 # The tool unpin and its libraries; the modules are for ci/modules.
 install: tools

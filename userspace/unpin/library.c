@@ -7,7 +7,8 @@
 
 #include "unpin.h"
 
-static const char *own_directory(void)
+/* Where the program itself is; NULL if the kernel does not say. */
+const char *own_directory(void)
 {
 	static char path[PATH_MAX];
 	ssize_t n = readlink("/proc/self/exe", path, sizeof(path) - 1);

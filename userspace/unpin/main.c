@@ -6,6 +6,7 @@
 #include "unpin.h"
 
 static const struct command * const commands[] = {
+	&command_doctor,
 	&command_run,
 };
 

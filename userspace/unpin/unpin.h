@@ -24,6 +24,7 @@ struct command {
 	int (*main)(int argc, char **argv);
 };
 
+extern const struct command command_doctor;
 extern const struct command command_run;
 
 /* message.c */
@@ -31,6 +32,7 @@ void error(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 void die(const char *fmt, ...) __attribute__((format(printf, 1, 2), noreturn));
 
 /* library.c */
+const char *own_directory(void);
 void find_library(const char *name, char *path, size_t len);
 
 /* size.c */
