@@ -109,8 +109,10 @@ blank_in_path()
 # Of each option in --help, the manual page, and the completion.
 same_options()
 {
-	"$unpin" run --help | grep -o -- '--[a-z-]*[a-z]' | sort -u >"$tmp/help"
-	[ "$(wc -l <"$tmp/help")" -ge 8 ] || return
+	for command in doctor run; do
+		"$unpin" $command --help
+	done | grep -o -- '--[a-z-]*[a-z]' | sort -u >"$tmp/help"
+	[ "$(wc -l <"$tmp/help")" -ge 10 ] || return
 	while read -r option; do
 		sed 's/\\-/-/g' userspace/man/unpin.1 | grep -qF -e "$option" ||
 			echo "$option is not in unpin.1"
@@ -128,6 +130,32 @@ manual()
 	[ ! -s "$tmp/warnings" ]
 }
 
+# doctor NAME COMMAND...: without this device it says what is missing, and how to get it.
+doctor()
+{
+	name=$1
+	shift
+	"$@" doctor --verbose --device="$name" >"$tmp/stdout" 2>"$tmp/stderr"
+	status=$?
+	echo "status $status"
+	cat "$tmp/stdout" "$tmp/stderr"
+	[ $status = 1 ] && [ ! -s "$tmp/stderr" ] &&
+		{ [ -d /sys/module/rdma_rxe ] || grep -q '^missing  module: ' "$tmp/stdout"; } &&
+		grep -A 1 "^missing  device: there is no RDMA device '$name'" "$tmp/stdout" |
+			grep -q "^ *remedy: rdma link add $name type rxe netdev " &&
+		grep -q '^note     transfer: not tried' "$tmp/stdout" &&
+		tail -n 1 "$tmp/stdout" | grep -q '^does not work: '
+}
+
+doctor_as_nobody()
+{
+	chmod 755 "$tmp"
+	mkdir -p "$tmp/bin" && cp "$unpin" "$tmp/bin" || return
+	set -- "$tmp/bin/unpin"
+	[ "$(id -u)" != 0 ] || set -- setpriv --reuid=65534 --regid=65534 --clear-groups "$@"
+	doctor none "$@"
+}
+
 # completes WANT WORD...: the last word becomes one of WANT.
 completes()
 {
@@ -139,7 +167,7 @@ completes()
 		echo "${COMPREPLY[*]}"; [ "${COMPREPLY[*]}" = "$want" ]' bash "$@"
 }
 
-echo 1..35
+echo 1..43
 check "no command" fails 125 'no command;' "$unpin"
 check "an unknown command" fails 125 "no command 'fly'" "$unpin" fly
 check "no program" fails 125 'no program' "$unpin" run
@@ -174,9 +202,18 @@ check "a summary in a file" summary_in
 check "a summary in a file without a path" summary_on_dev_stderr
 check "a summary that nobody reads" no_reader --summary
 check "a summary that nobody reads, by its path" no_reader --summary=/dev/stderr
+check "doctor without a device" doctor none "$unpin"
+check "doctor as nobody" doctor_as_nobody
+check "doctor of what is no device" doctor . "$unpin"
+check "doctor: an unknown option" fails 2 "'--fly'" "$unpin" doctor --fly
+check "doctor: an argument" fails 2 "'rxe0' is no option" "$unpin" doctor rxe0
+check "doctor: nobody can read it" \
+	sh -c "'$unpin' doctor >/dev/full 2>'$tmp/stderr'; [ \$? = 2 ] && grep '^unpin: ' '$tmp/stderr'"
+check "doctor: help" says '--no-transfer' "$unpin" doctor --help
 check "make install" installs
 check "all options everywhere" same_options
 check "manual pages" manual
 check "completion: options" completes --prefetch unpin run -v --pr
+check "completion: doctor" completes --no-transfer unpin doctor --no
 check "completion: values" completes 'rc uc ud' unpin run --transport = ''
 check "completion: the program" completes "$(bash -c 'compgen -c -- shopt')" unpin run -m 4K -s -- shopt

@@ -56,12 +56,11 @@ static void remedy_rxe(const struct doctor_device *dev)
 static void no_paging(const struct doctor *d, const struct doctor_device *dev)
 {
 	if (doctor_exists("/sys/class/infiniband/%s/parent", dev->name)) {
-		doctor_note("ability", "%s: no on-demand paging; it has it with unpin's rdma_rxe",
+		doctor_note("ability", "%s: no on-demand paging, with this rdma_rxe",
 			    dev->name);
 		return;
 	}
-	doctor_lacks(!d->odp, "ability", "%s: no on-demand paging; rxe on its interface can have it",
-		     dev->name);
+	doctor_lacks(!d->odp, "ability", "%s: no on-demand paging; rxe beside it can", dev->name);
 	remedy_rxe(dev);
 }
 

@@ -9,6 +9,7 @@
 
 #include "doctor.h"
 
+#define SYMBOLS	"/proc/kallsyms"
 #define EFI_SECURE_BOOT	\
 	"/sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c"
 
@@ -60,11 +61,12 @@ static bool config_path(char *path, size_t len, const char *release)
 	static const char * const names[] = {
 		"/boot/config-%s", "/lib/modules/%s/config", "/lib/modules/%s/build/.config",
 	};
+	char line[256];
 	size_t i;
 
 	for (i = 0; i < COUNT(names); i++) {
 		snprintf(path, len, names[i], release);
-		if (doctor_has_line(path, "CONFIG_", (char[256]){ 0 }, 256))
+		if (doctor_has_line(path, "CONFIG_", line, sizeof(line)))
 			return true;
 	}
 	return false;
@@ -97,14 +99,14 @@ static unsigned int by_config(const struct doctor *d, const char *path)
 	return lacks;
 }
 
-static unsigned int by_symbols(const struct doctor *d, const char *path)
+static unsigned int by_symbols(const struct doctor *d)
 {
 	unsigned int lacks = 0;
 	char line[512];
 	size_t i;
 
 	for (i = 0; i < COUNT(needed_symbols); i++) {
-		if (doctor_has_line(path, needed_symbols[i], line, sizeof(line)))
+		if (doctor_has_line(SYMBOLS, needed_symbols[i], line, sizeof(line)))
 			continue;
 		doctor_lacks(!d->odp, "kernel", "it has no%s()", needed_symbols[i]);
 		lacks++;
@@ -114,14 +116,15 @@ static unsigned int by_symbols(const struct doctor *d, const char *path)
 
 static void config(const struct doctor *d, const char *release)
 {
-	char path[256] = "/proc/kallsyms", line[512];
+	const char *from = SYMBOLS;
+	char path[256], line[512];
 	unsigned int lacks;
 
 	if (config_path(path, sizeof(path), release)) {
+		from = path;
 		lacks = by_config(d, path);
-	} else if (doctor_has_line(strcpy(path, "/proc/kallsyms"), " handle_mm_fault", line,
-				   sizeof(line))) {
-		lacks = by_symbols(d, path);
+	} else if (doctor_has_line(SYMBOLS, " handle_mm_fault", line, sizeof(line))) {
+		lacks = by_symbols(d);
 	} else {
 		doctor_note("kernel", "its configuration is nowhere to be read");
 		return;
@@ -129,7 +132,7 @@ static void config(const struct doctor *d, const char *release)
 	if (lacks)
 		doctor_remedy_kernel();
 	else
-		doctor_ok("kernel", "it has what unpin's modules need, by %s", path);
+		doctor_ok("kernel", "it has what unpin's modules need, by %s", from);
 }
 
 /* Four bytes of attributes before the value. */

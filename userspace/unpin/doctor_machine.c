@@ -18,7 +18,7 @@ static void locked_memory(void)
 	if (limit.rlim_cur == RLIM_INFINITY || !geteuid())
 		doctor_ok("limits", "memory may be locked without limit; on demand none is");
 	else if (!limit.rlim_cur)
-		doctor_note("limits", "no memory may be locked: that is of no matter on demand, but what has to be pinned is refused");
+		doctor_note("limits", "no memory may be locked: what is pinned is refused");
 	else
 		doctor_ok("limits", "%llu KiB may be locked; memory on demand does not count",
 			  (unsigned long long)limit.rlim_cur >> 10);
@@ -31,7 +31,7 @@ static void swap(void)
 	if (kb > 0)
 		doctor_ok("swap", "%ld MiB", kb >> 10);
 	else
-		doctor_note("swap", "there is none: on-demand memory works, but nothing of it can be swapped out, unless it is a file's");
+		doctor_note("swap", "there is none: it works, but anonymous memory cannot leave");
 }
 
 static void huge_pages(void)
@@ -41,7 +41,7 @@ static void huge_pages(void)
 	if (!doctor_read(text, sizeof(text), "/sys/kernel/mm/transparent_hugepage/enabled"))
 		doctor_note("huge pages", "this kernel has no transparent ones");
 	else if (strstr(text, "[never]"))
-		doctor_note("huge pages", "transparent ones are off: a device has to find each page by itself, instead of 512 at once");
+		doctor_note("huge pages", "transparent ones are off: devices fault page by page");
 	else
 		doctor_ok("huge pages", "transparent ones are there (%s)", text);
 }

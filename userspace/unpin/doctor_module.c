@@ -18,23 +18,22 @@
 
 /* Modules that were built and not installed. */
 struct built {
-	char core[PATH_MAX];
-	char rxe[PATH_MAX];
+	char core[PATH_MAX + 32];
+	char rxe[PATH_MAX + 32];
 };
 
 static bool is_built(struct built *built, const char *release, const char *variant)
 {
 	const char *dir = own_directory();
-	char path[PATH_MAX];
+	char path[PATH_MAX], where[PATH_MAX];
 
 	if (!dir || snprintf(path, sizeof(path), "%s/../%s/%s", dir, release, variant) >=
 	    (int)sizeof(path))
 		return false;
-	if (!realpath(path, built->core) || strlen(built->core) > PATH_MAX - 32)
+	if (!realpath(path, where))
 		return false;
-	strcpy(built->rxe, built->core);
-	strcat(built->core, "/mm/mm_mirror.ko");
-	strcat(built->rxe, "/rxe/rdma_rxe.ko");
+	snprintf(built->core, sizeof(built->core), "%s/mm/mm_mirror.ko", where);
+	snprintf(built->rxe, sizeof(built->rxe), "%s/rxe/rdma_rxe.ko", where);
 	return doctor_exists("%s", built->core) && doctor_exists("%s", built->rxe);
 }
 
@@ -104,7 +103,7 @@ static void remedy_load(const char *release)
 			doctor_remedy("insmod '%s'", built.core);
 		doctor_remedy("insmod '%s'", built.rxe);
 	} else {
-		doctor_remedy("make KVER=\"$(uname -r)\" modules   # in unpin's source; then ask again");
+		doctor_remedy("make KVER=\"$(uname -r)\" modules   # in unpin's source");
 	}
 }
 
@@ -126,8 +125,7 @@ static void say_loaded(const struct doctor *d)
 
 	doctor_ok("module", "rdma_rxe is unpin's");
 	if (doctor_read(text, sizeof(text), "/sys/module/rdma_rxe/taint"))
-		doctor_detail(d, "its taint is %s, as of all modules from elsewhere (O) that are not signed (E)",
-			      text);
+		doctor_detail(d, "its taint is %s: O is for out of tree, E for not signed", text);
 	if (doctor_read(text, sizeof(text), "/sys/module/rdma_rxe/srcversion"))
 		doctor_detail(d, "its srcversion is %s", text);
 	if (!doctor_read(text, sizeof(text), "/sys/module/rdma_rxe/parameters/on_demand_mr"))
@@ -135,7 +133,7 @@ static void say_loaded(const struct doctor *d)
 	if (!strcmp(text, "always"))
 		doctor_ok("module", "all programs get memory on demand, whether they ask or not");
 	else
-		doctor_ok("module", "programs that ask, or run under 'unpin run', get memory on demand");
+		doctor_ok("module", "programs that ask for it get memory on demand");
 	doctor_detail(d, "the switch, /sys/module/rdma_rxe/parameters/on_demand_mr, is at '%s'",
 		      text);
 }

@@ -119,7 +119,7 @@ static void useless(const struct doctor_device *dev, bool matters)
 		doctor_remedy("ip link set %s up", netdev);
 	} else if (!has_active_port(dev)) {
 		doctor_lacks(matters, "device", "%s: no port is active", dev->name);
-		doctor_remedy("rdma link show   # there has to be a link: a cable, a switch, a subnet manager");
+		doctor_remedy("rdma link show   # is there a cable, and a switch?");
 	} else {
 		doctor_lacks(matters, "device", "%s: its port has no address of this host",
 			     dev->name);

@@ -284,8 +284,8 @@ static bool faults_grew(const struct doctor *d, const struct transfer *t, long b
 	if (now < before + want)
 		return fail("%s counts %ld page faults for %ld pages that were not there",
 			    t->dev->name, now - before, want);
-	doctor_detail(d, "%ld page faults of %s, for %ld pages that were not there, and %ld that were",
-		      now - before, t->dev->name, want, want);
+	doctor_detail(d, "%s counts %ld page faults for %ld pages that were not there",
+		      t->dev->name, now - before, want);
 	return true;
 }
 
@@ -345,7 +345,7 @@ void doctor_transfer(const struct doctor *d)
 
 	if (open_all(&t) && nothing_pinned(pinned) && there(&t) && back(&t) &&
 	    nothing_pinned(pinned) && faults_grew(d, &t, before))
-		doctor_ok(WHAT, "1 MiB written and 1 MiB read with %s, on demand, and each byte was right",
+		doctor_ok(WHAT, "1 MiB written and 1 MiB read by %s on demand, each byte right",
 			  t.dev->name);
 	close_all(&t);
 }
