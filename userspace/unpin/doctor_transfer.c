@@ -100,6 +100,7 @@ static unsigned long present(const struct area *area)
 	return n;
 }
 
+/* The device's translations go with the pages. */
 static void forget(struct area *area)
 {
 	madvise(area->p, LEN, MADV_DONTNEED);
@@ -308,6 +309,7 @@ static bool there(struct transfer *t)
 
 static bool back(struct transfer *t)
 {
+	forget(&t->there);
 	fill(&t->there, 2);
 	forget(&t->here);
 	return is_cold(&t->here, "READ") && request(t, IBV_WR_RDMA_READ, "READ") &&
