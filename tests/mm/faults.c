@@ -533,31 +533,32 @@ static bool failed_at_the_limit(int status)
 	return status == -ESRCH || status == -ENOMEM;
 }
 
-/* Fills all of the owner's memory, and copies for the other one meanwhile. */
-static unsigned int fill_beside(struct owner *o, struct owner *other, unsigned int *failed)
+/* Fills all of the owner's memory, so many chunks at once; copies for the other one meanwhile. */
+static unsigned int fill_beside(struct owner *o, struct owner *other, unsigned int abreast,
+				unsigned int *failed)
 {
 	struct mirror_dma_done done;
-	unsigned int beside = 0, left = CHUNKS - FIRST, i;
+	unsigned int beside = 0, begun, ended;
 
 	/* some by themselves: all at once may all be unfinished at the limit */
-	for (i = 0; i < FIRST; i++) {
-		owner_fill(o, i);
+	for (begun = 0; begun < FIRST; begun++) {
+		owner_fill(o, begun);
 		t_check(t_dma_read(o->dma, T_WAIT_MS, &done) && !done.status, "below the limit");
 	}
-	for (; i < CHUNKS; i++)
-		owner_fill(o, i);
-	for (*failed = 0; left; beside++) {
-		int status = t_dma_copy(other->dma,
-					(struct t_place){ other->space, other->p },
-					(struct t_place){ other->plain, other->from }, LEN);
+	for (*failed = 0, ended = begun; ended < CHUNKS; beside++) {
+		int status;
 
+		for (; begun < CHUNKS && begun - ended < abreast; begun++)
+			owner_fill(o, begun);
+		status = t_dma_copy(other->dma, (struct t_place){ other->space, other->p },
+				    (struct t_place){ other->plain, other->from }, LEN);
 		t_check(!status, "the other group's copy: %s", strerror(-status));
 		/* or wait for these, and then the other has nothing to be beside of */
-		while (left && t_dma_read(o->dma, 0, &done)) {
+		while (ended < begun && t_dma_read(o->dma, 0, &done)) {
 			t_check(!done.status || failed_at_the_limit(done.status), "status %d",
 				done.status);
 			*failed += failed_at_the_limit(done.status);
-			left--;
+			ended++;
 		}
 	}
 	return beside;
@@ -571,7 +572,11 @@ static void owners_start(struct owner *o, struct owner *other, const char *swap_
 	owner_start(other, OTHER_GROUP);
 }
 
-/* Others' groups are charged nothing, and the owner's own memory makes room. */
+/*
+ * Others' groups are charged nothing, and the owner's own memory makes room. Few faults at
+ * once: what many have isolated or under writeback none of them can reclaim, and the
+ * kernel kills for that, as it does where many threads of one process fault.
+ */
 static void owner_is_reclaimed(const void *arg)
 {
 	struct owner o, other;
@@ -579,7 +584,7 @@ static void owner_is_reclaimed(const void *arg)
 	int status;
 
 	owners_start(&o, &other, "max");
-	beside = fill_beside(&o, &other, &failed);
+	beside = fill_beside(&o, &other, 2, &failed);
 	t_diag("%u copies of the other group meanwhile", beside);
 	t_check(!failed, "%u copies failed", failed);
 	t_check(beside > 3, "the other group waited");
@@ -601,7 +606,7 @@ static void owner_is_killed(const void *arg)
 	int status;
 
 	owners_start(&o, &other, "0");
-	beside = fill_beside(&o, &other, &failed);
+	beside = fill_beside(&o, &other, CHUNKS, &failed);
 	t_diag("%u copies of the other group meanwhile, %u failed", beside, failed);
 	t_check(failed, "no copy failed");
 	t_check(t_wait_exit(o.pid, T_WAIT_MS, &status), "the owner stays");
