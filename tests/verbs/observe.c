@@ -764,6 +764,8 @@ static void invalidation_of_huge(const void *arg)
 	t_check(t_huge_bytes(s.p) == T_HUGE, "no huge page");
 	t_region_open(&s.r, s.p, LEN);
 	t_region_write(&s.r, 0, LEN);
+	/* the message needs no more of a fault that still looks ahead */
+	t_check(t_stat_wait("faults_running", 0, PROMPT_MS), "a fault goes on");
 	HAS(.leaves = 1, .huge = 1, .present = 1);
 	check_entries(1, 0);
 	note(then);
