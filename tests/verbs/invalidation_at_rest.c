@@ -449,6 +449,33 @@ static void hugetlb_truncated(const void *arg)
 	t_region_exchange(&r, 0, LEN);
 }
 
+/* Where rxe does its work, and all others that do not care. */
+static void work_on(unsigned int cpus)
+{
+	char mask[16];
+
+	snprintf(mask, sizeof(mask), "%x", cpus);
+	ok(!t_write_file("/sys/devices/virtual/workqueue/cpumask", mask), "cpumask");
+}
+
+/* A huge entry has a copy for each CPU, or for some: each of them has to go. */
+static void hugetlb_dropped_for_each_cpu(const void *arg)
+{
+	long cpu, cpus = sysconf(_SC_NPROCESSORS_ONLN);
+	struct t_region r;
+
+	(void)arg;
+	t_write_file("/proc/sys/vm/nr_hugepages", "4");
+	t_region_open(&r, t_map(T_HUGE, ANON | MAP_HUGETLB, -1), T_HUGE);
+	for (cpu = 0; cpu < cpus && cpu < 8; cpu++) {
+		work_on(1U << cpu);
+		t_region_exchange(&r, T_HUGE - LEN, LEN);
+		ok(madvise(r.buf.p, T_HUGE, MADV_DONTNEED), "MADV_DONTNEED");
+		t_region_read_zero(&r, T_HUGE - LEN, LEN);
+	}
+	work_on((1U << cpu) - 1);
+}
+
 static void hugetlb_dropped(const void *arg)
 {
 	struct t_region r;
@@ -1168,6 +1195,8 @@ static const struct t_case cases[] = {
 	{ "hole punch, then a small WRITE", T_ODP, hole_punched_then_written, NULL },
 	{ "truncate of hugetlb", T_ODP, hugetlb_truncated, NULL },
 	{ "MADV_DONTNEED and munmap of hugetlb", T_ODP, hugetlb_dropped, NULL },
+	{ "MADV_DONTNEED of a hugetlb page, seen by each CPU", T_ODP,
+	  hugetlb_dropped_for_each_cpu, NULL },
 	{ "fork, then RDMA writes", T_BOTH, forked_rdma_writes, NULL },
 	{ "fork, then the parent writes", T_BOTH, forked_parent_writes, NULL },
 	{ "fork, then the child writes", T_BOTH, forked_child_writes, NULL },
