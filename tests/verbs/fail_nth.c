@@ -592,6 +592,7 @@ static void cold_sweep(const void *arg)
 /* ---- grants ---- */
 
 #define HELD_US		20000UL
+#define HELD_MAX_US	(HELD_US * 27)
 
 struct thief {
 	pthread_t thread;
@@ -610,25 +611,43 @@ static void *steal(void *arg)
 	return NULL;
 }
 
-/* The page of each try is taken away in a loop, see starvation.c: only a grant helps. */
-static bool granted_try(struct t_region *r, unsigned int skip)
+/* One WRITE to a page that is taken away in a loop, see starvation.c. */
+static void write_against_thief(struct t_region *r, size_t off, u64 round,
+				unsigned long held_us)
 {
-	size_t off = skip * T_HUGE;
 	struct thief thief = { .p = r->buf.p + off };
-	unsigned long failed = t_fail_points_failed();
-	u64 round = 300 + skip;
 
-	t_check(t_delay_set("fault_to_install", HELD_US), "no delay points");
+	t_check(t_delay_set("fault_to_install", held_us), "no delay points");
 	t_check(!pthread_create(&thief.thread, NULL, steal, &thief), "thread");
-	t_fail_points("grant pin", skip, 100, 1);
 	t_fill_at(r->scratch.p, T_PAGE, off, round);
 	t_expect(t_write(&r->pair.a, &r->scratch, 0, &r->buf, off, T_PAGE),
 		 IBV_WC_SUCCESS, "WRITE");
-	t_fail_points_end();
 	__atomic_store_n(&thief.stop, true, __ATOMIC_RELAXED);
 	pthread_join(thief.thread, NULL);
 	t_delay_set("fault_to_install", 0);
 	t_check(t_matches_at(r->buf.p + off, T_PAGE, off, round), "wrong bytes there");
+}
+
+/*
+ * Only a grant helps. On a busy machine the thief may sleep for longer than a fault is
+ * held, when there is none, so nothing has failed either: then again, and longer.
+ */
+static bool granted_try(struct t_region *r, unsigned int skip)
+{
+	unsigned long failed = t_fail_points_failed();
+	long grants = t_stat("grants");
+	unsigned long held_us;
+
+	t_fail_points("grant pin", skip, 100, 1);
+	for (held_us = HELD_US; held_us <= HELD_MAX_US; held_us *= 3) {
+		write_against_thief(r, skip * T_HUGE, 300 + skip, held_us);
+		if (t_stat("grants") > grants || t_fail_points_failed() > failed)
+			break;
+		/* there is a translation now; the fault is to come again */
+		madvise(r->buf.p + skip * T_HUGE, T_PAGE, MADV_DONTNEED);
+	}
+	t_fail_points_end();
+	t_check(held_us <= HELD_MAX_US, "%u: no page was granted: nothing was lost", skip);
 	return t_fail_points_failed() > failed;
 }
 

@@ -217,7 +217,8 @@ static bool try_held(const void *arg, unsigned int start_ms)
 	struct ibv_wc wc;
 
 	open_memory(&m, way);
-	t_delay_set("take_to_drop", way == COLLAPSE ? 3 * HOLD_US : HOLD_US);
+	/* long enough for a task that the kernel leaves on the holder's CPU for a while */
+	t_delay_set("take_to_drop", 3 * HOLD_US);
 	post_write(&m);
 	t_sleep_ms(start_ms);
 	held = t_oracle("held");
