@@ -2,17 +2,22 @@
 /*
  * Points at which a debug build can be told to dawdle, in
  * /sys/kernel/debug/mm_mirror/delay, so that a test can hold the window of a race
- * open.  Documentation/locking.md has the races.
+ * open; beside it, in delayed, is whether somebody is in it.  Documentation/locking.md
+ * has the races.
  */
 
 #include <linux/debugfs.h>
 #include <linux/delay.h>
+#include <linux/ktime.h>
 #include <linux/module.h>
 
 #include "internal.h"
 
 /* Longest delay where nothing may sleep: well below what the watchdogs watch for. */
 #define DELAY_ATOMIC_MAX_US	500000
+
+/* How often a longer one looks whether it is to end. */
+#define DELAY_STEP_US		5000
 
 static const struct {
 	const char *name;
@@ -34,19 +39,46 @@ static const struct {
 
 static u32 delay_us[DELAY_NR];
 
-void mirror_delay(enum mirror_delay point)
+/* How many are dawdling there now: for who wants to act while one is. */
+static atomic_t inside[DELAY_NR];
+
+static u32 delay_get(enum mirror_delay point)
 {
 	/* debugfs stores it, without a mark */
-	u32 us = data_race(READ_ONCE(delay_us[point]));
+	return data_race(READ_ONCE(delay_us[point]));
+}
+
+/* Whole milliseconds: who waits for it sleeps longer than that. */
+static void delay_atomic(enum mirror_delay point, u32 us)
+{
+	u32 ms = min_t(u32, us, DELAY_ATOMIC_MAX_US) / USEC_PER_MSEC;
+
+	while (ms-- && delay_get(point))
+		mdelay(1);
+}
+
+static void delay_sleep(enum mirror_delay point, u32 us)
+{
+	ktime_t end = ktime_add_us(ktime_get(), us);
+
+	do {
+		fsleep(min_t(u32, us, DELAY_STEP_US));
+	} while (delay_get(point) && ktime_before(ktime_get(), end));
+}
+
+/* For as long as is set, or until that is set to 0. */
+void mirror_delay(enum mirror_delay point)
+{
+	u32 us = delay_get(point);
 
 	if (!us)
 		return;
-	if (!points[point].atomic) {
-		fsleep(us);
-		return;
-	}
-	/* whole milliseconds: who waits for it sleeps longer than that */
-	mdelay(min_t(u32, us, DELAY_ATOMIC_MAX_US) / USEC_PER_MSEC);
+	atomic_inc(&inside[point]);
+	if (points[point].atomic)
+		delay_atomic(point, us);
+	else
+		delay_sleep(point, us);
+	atomic_dec(&inside[point]);
 }
 
 /**
@@ -65,9 +97,12 @@ EXPORT_SYMBOL_GPL(mm_mirror_delay_park);
 
 void __init delay_init(struct dentry *stat_dir)
 {
-	struct dentry *dir = debugfs_create_dir("delay", stat_dir);
+	struct dentry *set = debugfs_create_dir("delay", stat_dir);
+	struct dentry *now = debugfs_create_dir("delayed", stat_dir);
 	unsigned int i;
 
-	for (i = 0; i < DELAY_NR; i++)
-		debugfs_create_u32(points[i].name, 0600, dir, &delay_us[i]);
+	for (i = 0; i < DELAY_NR; i++) {
+		debugfs_create_u32(points[i].name, 0600, set, &delay_us[i]);
+		debugfs_create_atomic_t(points[i].name, 0400, now, &inside[i]);
+	}
 }

@@ -104,6 +104,9 @@ struct leaf_huge {
  *	changes of entries other than take, drop and aging. Nothing sleeps or
  *	allocates under it
  * @present: words of @table or @huge that are not 0; 0 makes a callback O(1)
+ * @installed: how often something was installed
+ * @told: what that was when clients were last told of all of the empty leaf: if it is
+ *	still, they have nothing of it
  * @idle: on mirror->idle
  * @users: faults at work here, which keep the leaf; under mirror->lock
  * @table: LEAF_PAGES entries in a page of its own, or NULL
@@ -119,6 +122,8 @@ struct mm_mirror_leaf {
 	spinlock_t			lock; /* entries and what follows */
 	unsigned int			present;
 	unsigned int			users;
+	unsigned long			installed;
+	unsigned long			told;
 	unsigned long			idle;
 	atomic64_t __rcu		*table;
 	struct leaf_huge __rcu		*huge;

@@ -268,11 +268,13 @@ static bool leaf_clear(struct mm_mirror_leaf *leaf, struct leaf_span *span,
 /*
  * Returns false only if something is held and @range does not allow to wait.  All of
  * a huge entry goes, whatever part of it @event is about: then @event becomes all of
- * the leaf, since what clients established of it has no other announcement.
+ * the leaf, since what clients established of it has no other announcement.  *@tell is
+ * false if they have nothing of this leaf.
  */
 static bool leaf_drop(struct mm_mirror_leaf *leaf, struct leaf_span *span,
 		      const struct mmu_notifier_range *range,
-		      struct mm_mirror_event *event, unsigned long seq)
+		      struct mm_mirror_event *event, unsigned long seq,
+		      bool *tell)
 {
 	unsigned long *gone = span->gone;
 	bool done = true;
@@ -281,6 +283,7 @@ static bool leaf_drop(struct mm_mirror_leaf *leaf, struct leaf_span *span,
 	mmu_interval_set_seq(&leaf->notifier, seq);
 	if (!list_empty(&leaf->grants))
 		done = grant_clear(leaf, range);
+	*tell = leaf->told != leaf->installed;
 	if (leaf->present && done) {
 		*span = leaf_span(leaf, leaf_page(event->start),
 				  leaf_page(event->last));
@@ -336,7 +339,7 @@ static bool leaf_invalidate(struct mmu_interval_notifier *notifier,
 	bool may_block = mmu_notifier_range_blockable(range);
 	DECLARE_BITMAP(gone, MAX_PTRS_PER_PTE);
 	struct leaf_span span = {};
-	bool done;
+	bool done, tell;
 
 	if (counts_any(leaf->mirror)) {
 		bitmap_zero(gone, LEAF_PAGES);
@@ -347,8 +350,8 @@ static bool leaf_invalidate(struct mmu_interval_notifier *notifier,
 		hold_acquire();
 		hold_release();
 	}
-	done = leaf_drop(leaf, &span, range, &event, seq) &&
-	       leaf_tell(leaf, range, &event);
+	done = leaf_drop(leaf, &span, range, &event, seq, &tell) &&
+	       (!tell || leaf_tell(leaf, range, &event));
 	leaf_count(leaf, &span, &event);
 	trace_mm_mirror_invalidate(leaf->mirror, &event, may_block,
 				   span_removed(&span), !done);
@@ -621,6 +624,7 @@ int leaf_install(struct mm_mirror_leaf *leaf, unsigned long seq,
 	if (ret)
 		goto out_unlock;
 	span = leaf_span(leaf, page, page + nr - 1);
+	leaf->installed++;
 	*installed += leaf_fill(leaf, &span, hmm_pfns, want_huge ? page : 0);
 out_unlock:
 	spin_unlock(&leaf->lock);
@@ -743,39 +747,55 @@ static void leaf_free(struct mm_mirror_leaf *leaf)
 	kfree_rcu(leaf, rcu);
 }
 
-/* Takes an empty leaf out of the mirror. Returns false if it is in use again. */
+/*
+ * A client may have something of a leaf without words: where nothing may block it
+ * refused to drop it, or was not asked, because something else was held.  Whoever
+ * takes such a page away comes through this leaf: so it is told before that goes.  And
+ * while the leaf can be found still: from then on it has nothing to say about pages
+ * that the next leaf at its place may have.
+ */
+static void leaf_tell_last(struct mm_mirror_leaf *leaf)
+{
+	struct mm_mirror_event event = { .type = MMU_NOTIFY_CLEAR };
+	unsigned long installed;
+	bool empty;
+
+	spin_lock(&leaf->lock);
+	installed = leaf->installed;
+	empty = !leaf->present;
+	spin_unlock(&leaf->lock);
+	if (!empty || installed == leaf->told)
+		return;
+
+	event_widen(&event, leaf);
+	subscriptions_invalidate(leaf->mirror, &event, true);
+	spin_lock(&leaf->lock);
+	/* not of what has come meanwhile */
+	leaf->told = installed;
+	spin_unlock(&leaf->lock);
+}
+
+/*
+ * Takes an empty leaf of which all has been told out of the mirror. Returns false if it
+ * is in use again.
+ */
 static bool leaf_unlink_idle(struct mm_mirror_leaf *leaf)
 {
 	struct mm_mirror *mirror = leaf->mirror;
 	bool unused;
 
 	mutex_lock(&mirror->lock);
-	/* from here on it may be queued again, by whoever empties it again */
-	clear_bit(0, &leaf->idle);
 	/*
 	 * Installing needs a user, so nothing can come while there is none.  The
 	 * bit stays set on what is freed: a late leaf_idle() must not queue it.
 	 */
 	unused = !leaf->users && !READ_ONCE(leaf->present) &&
+		 leaf->told == leaf->installed &&
 		 !test_and_set_bit(0, &leaf->idle);
 	if (unused)
 		xa_erase(&mirror->leaves, leaf_start(leaf) >> PMD_SHIFT);
 	mutex_unlock(&mirror->lock);
 	return unused;
-}
-
-/*
- * A client may have something of a leaf without words: where nothing may block it
- * refused to drop it, or was not asked, because something else was held.  Whoever
- * takes such a page away comes through this leaf: so it is told before that goes.  What
- * has been established meanwhile in the next leaf at its place is dropped for nothing.
- */
-static void leaf_tell_last(struct mm_mirror_leaf *leaf)
-{
-	struct mm_mirror_event event = { .type = MMU_NOTIFY_CLEAR };
-
-	event_widen(&event, leaf);
-	subscriptions_invalidate(leaf->mirror, &event, true);
 }
 
 /* mirror->reap_work: free the leaves that have been empty for a while. */
@@ -788,10 +808,13 @@ void leaf_reap(struct work_struct *work)
 	llist_for_each_entry_safe(leaf, next, llist_del_all(&mirror->idle),
 				  idle_node) {
 		mirror_delay(DELAY_REAP_TO_UNLINK);
-		if (!leaf_unlink_idle(leaf))
-			continue;
+		/* from here on whoever empties it again queues it again */
+		clear_bit(0, &leaf->idle);
+		/* and who has not, since the bit was set, is seen below */
+		smp_mb__after_atomic();
 		leaf_tell_last(leaf);
-		leaf_free(leaf);
+		if (leaf_unlink_idle(leaf))
+			leaf_free(leaf);
 	}
 }
 

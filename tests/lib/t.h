@@ -133,6 +133,8 @@ bool t_stat_wait(const char *name, long value, int ms);
 long t_vmstat(const char *name);
 bool t_aging_set(bool on);
 bool t_delay_set(const char *point, unsigned long usecs);
+bool t_delay_met(const char *point, int ms);
+void t_delays_clear(void);
 bool t_delay_available(void);
 bool t_write_file(const char *path, const char *text);
 bool t_read_file(const char *path, char *buf, size_t len);

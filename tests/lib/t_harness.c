@@ -147,6 +147,7 @@ static bool run_case(const struct t_case *c)
 		say("not ok - %s", c->name);
 	}
 	close(skip_pipe[0]);
+	t_delays_clear();
 	return passed;
 }
 

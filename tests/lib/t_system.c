@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /* Process status, the mirror's counters and delays, time, child processes. */
 #define _GNU_SOURCE
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
@@ -132,6 +133,36 @@ bool t_delay_set(const char *point, unsigned long usecs)
 	snprintf(path, sizeof(path), MIRROR_DEBUGFS "/delay/%s", point);
 	snprintf(text, sizeof(text), "%lu\n", usecs);
 	return t_write_file(path, text);
+}
+
+/* Somebody is dawdling there now. */
+bool t_delay_met(const char *point, int ms)
+{
+	u64 end = t_deadline(ms);
+	char path[128];
+
+	snprintf(path, sizeof(path), MIRROR_DEBUGFS "/delayed/%s", point);
+	while (t_read_long(path) <= 0) {
+		if (t_now_ms() > end)
+			return false;
+		usleep(500);
+	}
+	return true;
+}
+
+/* What a case that failed has left would be held against the next. */
+void t_delays_clear(void)
+{
+	DIR *dir = opendir(MIRROR_DEBUGFS "/delay");
+	struct dirent *point;
+
+	if (!dir)
+		return;
+	while ((point = readdir(dir))) {
+		if (point->d_name[0] != '.')
+			t_delay_set(point->d_name, 0);
+	}
+	closedir(dir);
 }
 
 bool t_delay_available(void)

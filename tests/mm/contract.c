@@ -587,6 +587,38 @@ static void entered_while_announced(const void *arg)
 	promises_kept(s.dma, s.table);
 }
 
+/*
+ * A leaf is out of the mirror, and hears still: it has nothing to say about the pages
+ * that the next one at its place has.
+ */
+static void leaf_that_goes(const void *arg)
+{
+	struct mirror_dma_call want;
+	struct scene s;
+	u8 *p;
+	int i;
+
+	t_check(t_stat_wait("mirrors", 0, PROMPT_MS), "mirrors of others are left");
+	open_scene(&s);
+	p = s.map + T_HUGE;
+	delay("unlink_to_remove", T_WAIT_MS);
+	t_check(!read_by(&s, s.table, p, T_PAGE), "reading");
+	discard(p, T_PAGE);
+	t_check(t_delay_met("unlink_to_remove", PROMPT_MS), "no leaf goes");
+	want = invalidate_of(p, T_PAGE, MIRROR_DMA_EVENT_CLEAR, 1);
+	for (i = 0; i < 5; i++) {
+		t_fill(p, T_PAGE, i);
+		t_check(!read_by(&s, s.table, p, T_PAGE) && t_matches(s.out, T_PAGE, i),
+			"reading");
+		forget_calls(&s, s.table);
+		discard(p, T_PAGE);
+		expect_calls(&s, s.table, &want, 1);
+	}
+	t_check(t_delay_met("unlink_to_remove", 0), "it has gone too early");
+	delay("unlink_to_remove", 0);
+	promises_kept(s.dma, s.table);
+}
+
 /* ---- two at once ---- */
 
 static void two_at_once(const void *arg)
@@ -1355,6 +1387,7 @@ static const struct t_case cases[] = {
 	{ "pieces: the whole address space", T_DMA, whole_address_space, NULL },
 	{ "order: a copy by the table is waited for", T_DMA, waits_for_copy, NULL },
 	{ "order: what is being entered is found", T_DMA, entered_while_announced, NULL },
+	{ "order: a leaf that goes does not speak for the next", T_DMA, leaf_that_goes, NULL },
 	{ "order: after the fence, before the page goes", T_DMA, promises_under_fire, NULL },
 	{ "establish: nothing while invalidate sleeps", T_DMA, sleeping_callback, NULL },
 	{ "two at once", T_DMA, two_at_once, NULL },

@@ -279,6 +279,7 @@ static void nothing_is_present(const void *arg)
 	long leaves;
 
 	(void)arg;
+	t_check(t_stat_wait("mirrors", 0, PROMPT_MS), "mirrors of others are left");
 	open_region(&r, len);
 	t_check(!munmap(r.buf.p + len / 2, len / 4), "munmap: %s", strerror(errno));
 	leaves = t_stat("leaves");

@@ -135,19 +135,9 @@ static void close_scene(struct scene *s)
 
 /* ---- 5: aging against freeing ---- */
 
-struct ager {
-	pthread_t thread;
-	u64 begin;
-	u64 done;
-};
-
 static void *age(void *arg)
 {
-	struct ager *ager = arg;
-
-	ager->begin = t_now_ms();
 	t_lru_age();
-	ager->done = t_now_ms();
 	return NULL;
 }
 
@@ -156,41 +146,36 @@ static void *age(void *arg)
  * It comes by for the other pages under the same page table, when the page has been
  * discarded: that would wait for it.
  */
-static bool try_aging(struct scene *s, unsigned int start_ms)
+static bool try_aging(struct scene *s)
 {
-	struct ager ager, plain;
-	u64 freed, took;
+	pthread_t ager;
+	bool hit;
 
 	t_fill(s->p, LEN, 1);
 	t_region_write(&s->r, 0, BYTES);
-	/* how long it takes where it finds a leaf and nobody dawdles */
-	age(&plain);
-	took = plain.done - plain.begin;
+	delay("reap_to_unlink", T_WAIT_MS);
 	discard(s);
-	t_sleep_ms(start_ms);
+	t_check(t_delay_met("reap_to_unlink", PROMPT_MS), "nobody frees the empty leaf");
 	delay("find_to_age", HOLD_MS);
-	t_check(!pthread_create(&ager.thread, NULL, age, &ager), "thread");
-	t_check(t_stat_wait("leaves", s->leaves, 20000), "the empty leaf stays");
-	freed = t_now_ms();
-	pthread_join(ager.thread, NULL);
+	t_check(!pthread_create(&ager, NULL, age, NULL), "thread");
+	t_check(t_delay_met("find_to_age", PROMPT_MS), "aging does not come by");
+	delay("reap_to_unlink", 0);
+	t_check(t_stat_wait("leaves", s->leaves, PROMPT_MS), "the empty leaf stays");
+	/* and has not looked into it yet: there is one leaf, and it comes once */
+	hit = t_delay_met("find_to_age", 0);
 	delay("find_to_age", 0);
-	t_diag("aging took %llu ms, and %llu ms to find a leaf that was freed after %lld ms",
-	       (unsigned long long)took, (unsigned long long)(ager.done - ager.begin),
-	       (long long)(freed - ager.begin));
-	/* it has found the leaf, and that was freed before it can have looked into it */
-	return ager.done - ager.begin > took + HOLD_MS * 3 / 4 &&
-	       freed < ager.begin + HOLD_MS;
+	pthread_join(ager, NULL);
+	return hit;
 }
 
 static void aging_and_freeing(const void *arg)
 {
-	static const unsigned int starts[TRIES] = { 700, 500, 850, 300, 600, 800 };
 	struct scene s;
 	int i;
 
 	open_scene(&s);
 	for (i = 0; i < TRIES; i++) {
-		if (try_aging(&s, starts[i])) {
+		if (try_aging(&s)) {
 			close_scene(&s);
 			return;
 		}
@@ -200,13 +185,16 @@ static void aging_and_freeing(const void *arg)
 
 /* ---- 6: freeing an empty leaf ---- */
 
-static void empty_leaf(struct scene *s)
+/* It is held there on its way out. */
+static void empty_leaf(struct scene *s, const char *point)
 {
 	open_scene(s);
+	delay(point, T_WAIT_MS);
 	t_region_write(&s->r, 0, BYTES);
 	t_check(t_stat("leaves") == s->leaves + 1, "not one leaf, but %ld",
 		t_stat("leaves") - s->leaves);
 	discard(s);
+	t_check(t_delay_met(point, PROMPT_MS), "nobody frees the empty leaf");
 }
 
 /* It is about to be taken out of the mirror, and is in use again. */
@@ -214,12 +202,11 @@ static void used_before_unlink(const void *arg)
 {
 	struct scene s;
 
-	delay("reap_to_unlink", 2 * HOLD_MS);
-	empty_leaf(&s);
-	t_sleep_ms(REAP_MS + HOLD_MS);
+	empty_leaf(&s, "reap_to_unlink");
 	t_region_write(&s.r, 0, BYTES);
-	t_sleep_ms(2 * HOLD_MS);
+	t_check(t_delay_met("reap_to_unlink", 0), "it has gone too early");
 	delay("reap_to_unlink", 0);
+	t_sleep_ms(HOLD_MS);
 	t_check(t_stat("leaves") == s.leaves + 1, "the leaf in use was freed");
 	discard(&s);
 	nothing_reported(&s);
@@ -232,16 +219,13 @@ static void invalidated_after_unlink(const void *arg)
 	struct scene s;
 	int i;
 
-	delay("unlink_to_remove", 2 * HOLD_MS);
-	empty_leaf(&s);
-	t_sleep_ms(REAP_MS + HOLD_MS);
+	empty_leaf(&s, "unlink_to_remove");
 	for (i = 0; i < 3; i++) {
 		t_region_write(&s.r, 0, BYTES);
-		t_check(i || t_stat("leaves") == s.leaves + 2,
-			"there is no second leaf: the window was missed");
+		t_check(t_stat("leaves") == s.leaves + 2, "there is no second leaf");
 		discard(&s);
 	}
-	t_sleep_ms(2 * HOLD_MS);
+	t_check(t_delay_met("unlink_to_remove", 0), "it has gone too early");
 	delay("unlink_to_remove", 0);
 	/* what was queued twice would be freed twice */
 	t_sleep_ms(2 * REAP_MS);
